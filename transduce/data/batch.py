@@ -1,0 +1,57 @@
+"""What the model is fed: rows of unequal length, padded to one rectangle, with their lengths.
+
+In: encoded examples (integer arrays without end-of-sequence). Out: `Padded` tensors whose rows end in
+end-of-sequence. The begin-of-sequence symbol is not stored: the model shifts the target itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Rows of unequal length in one tensor.
+
+    data: (B, S) token ids, (B, S, C) frames or (B, C, H, W) pixels. lengths: (B,) int64, how much of each row is real.
+    """
+
+    data: Tensor
+    lengths: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, S), True = real."""
+        positions = torch.arange(self.data.shape[1], device=self.data.device)
+        return positions[None, :] < self.lengths[:, None]
+
+    def to(self, device: torch.device) -> "Padded":
+        """The same rows on another device."""
+        return Padded(self.data.to(device), self.lengths.to(device))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs that are trained together. ids: (B,) int64, the example's number in its store."""
+
+    ids: Tensor
+    source: Padded
+    target: Padded
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same pairs on another device."""
+        return Batch(self.ids.to(device), self.source.to(device), self.target.to(device))
+
+
+def pad_tokens(rows: Sequence[np.ndarray], *, eos_id: int | None, pad_id: int) -> Padded:
+    """Put integer rows into one (B, S) tensor, each closed by `eos_id` (None closes nothing), padded with `pad_id`."""
+    end = np.array([] if eos_id is None else [eos_id], dtype=np.int64)
+    closed = [np.concatenate([row, end]).astype(np.int64) for row in rows]
+    lengths = np.array([len(row) for row in closed], dtype=np.int64)
+    data = np.full((len(rows), int(lengths.max(initial=1))), pad_id, dtype=np.int64)
+    for target, row in zip(data, closed, strict=True):
+        target[: len(row)] = row
+    return Padded(torch.from_numpy(data), torch.from_numpy(lengths))

@@ -1,0 +1,1 @@
+"""Search: one engine, with scorers and constraints as small parts that are passed in."""

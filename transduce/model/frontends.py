@@ -1,0 +1,78 @@
+"""From what a codec makes to vectors: one front-end per source modality.
+
+In: `Padded`. Out: vectors (B, S, E) and lengths (B,). Positions are the encoder's business, not the front-end's.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from transduce.data.batch import Padded
+from transduce.model.layers import Dropout, random_bytes
+
+
+class Frontend(Protocol):
+    """A module from `Padded` source to vectors and their lengths."""
+
+    output_size: int
+
+    def __call__(self, source: Padded) -> tuple[Tensor, Tensor]:
+        """-> (B, S, E), (B,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The numbers of a token codec that a model needs."""
+
+    size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    unk_id: int
+
+
+class TokenEmbedding(nn.Module):
+    """Token ids to vectors (Vaswani 2017, 3.4: scaled by sqrt(E)), with dropout of elements and of whole tokens."""
+
+    def __init__(self, vocabulary: Vocabulary, size: int, *, dropout: float, word_dropout: float) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.output_size = size
+        self.weight = nn.Parameter(torch.randn(vocabulary.size, size) * size**-0.5)
+        self.dropout = Dropout(dropout)
+        self.word_threshold = round(word_dropout * 256)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...) int64 -> (..., E)."""
+        if self.training and self.word_threshold:
+            dropped = (random_bytes(tokens.shape, tokens.device) < self.word_threshold) & (tokens > self.vocabulary.eos_id)
+            tokens = tokens.masked_fill(dropped, self.vocabulary.unk_id)
+        scale = self.output_size**0.5
+        return self.dropout(nn.functional.embedding(tokens, self.weight) * scale)  # type: ignore[no-any-return]
+
+
+class TokenFrontend(nn.Module):
+    """Source tokens to vectors; `reverse` turns each row round within its length (Sutskever 2014, 3.3)."""
+
+    def __init__(self, embedding: TokenEmbedding, reverse: bool) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.reverse = reverse
+        self.output_size = embedding.output_size
+
+    def forward(self, source: Padded) -> tuple[Tensor, Tensor]:
+        """Padded (B, S) -> (B, S, E), (B,)."""
+        tokens = source.data
+        if self.reverse:
+            tokens = tokens.gather(1, reversed_positions(source))
+        return self.embedding(tokens), source.lengths
+
+
+def reversed_positions(source: Padded) -> Tensor:
+    """(B, S): for each position the one that it swaps with when real tokens are turned round and padding stays."""
+    positions = torch.arange(source.data.shape[1], device=source.data.device)[None, :]
+    mirrored = source.lengths[:, None] - 1 - positions
+    return torch.where(mirrored >= 0, mirrored, positions)  # (B, S)

@@ -1,0 +1,26 @@
+"""From hidden states to what is predicted. A token head gives logits over the target vocabulary.
+
+The training loss reads `project` and `weight`/`bias` instead of calling the head, so that it can compute logits in chunks.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class TokenHead(nn.Module):
+    """Hidden states to logits. `weight` may be the embedding itself (tying: Press & Wolf 2017)."""
+
+    def __init__(self, input_size: int, vocabulary_size: int, *, tied: nn.Parameter | None) -> None:
+        super().__init__()
+        size = input_size if tied is None else tied.shape[1]
+        self.bridge: nn.Module = nn.Linear(input_size, size, bias=False) if size != input_size else nn.Identity()
+        self.weight = nn.Parameter(torch.randn(vocabulary_size, size) * size**-0.5) if tied is None else tied
+        self.bias = nn.Parameter(torch.zeros(vocabulary_size))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., E): what `weight` multiplies."""
+        return self.bridge(hidden)  # type: ignore[no-any-return]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return nn.functional.linear(self.project(hidden), self.weight, self.bias)

@@ -1,0 +1,81 @@
+"""The narrow waist: what an encoder gives, what a decoder takes, and what a decoder remembers.
+
+Any encoder meets any decoder here. `Memory` has one row per sentence and is never copied per hypothesis;
+`State` has one row per hypothesis and is a plain value: `step` takes one and returns the next.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the encoder knows of B sentences.
+
+    states: (B, S, D). mask: (B, S) True = real. summary: (B, C), the context vector.
+    keys: what the decoder projected from the states once per sentence (each tensor has B rows); set by `Decoder.project`.
+    """
+
+    states: Tensor
+    mask: Tensor
+    summary: Tensor
+    keys: tuple[Tensor, ...] = ()
+
+    def select(self, rows: Tensor) -> "Memory":
+        """The sentences named by `rows` (any order, repeats allowed)."""
+        return Memory(self.states[rows], self.mask[rows], self.summary[rows], tuple(key[rows] for key in self.keys))
+
+
+class State(Protocol):
+    """What a decoder remembers of N hypotheses between steps."""
+
+    def select(self, rows: Tensor) -> Self:
+        """The hypotheses named by `rows` (any order, repeats allowed)."""
+        ...
+
+
+class Encoder(nn.Module, ABC):
+    """Vectors in, `Memory` out. `output_size` is D of the states, `summary_size` is C of the summary."""
+
+    output_size: int
+    summary_size: int
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
+        """inputs: (B, S, E), lengths: (B,) -> Memory. Padding never changes a real state."""
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
+class Decoder(nn.Module, ABC, Generic[StateT]):
+    """Embedded previous tokens and `Memory` in, hidden states out. `output_size` is D of the hidden states.
+
+    Hypotheses are grouped by sentence: row n of N = B * W belongs to sentence n // W, so a decoder finds W = N // B
+    and lets the W hypotheses of a sentence look at its memory as if they were W positions.
+    """
+
+    output_size: int
+
+    def project(self, memory: Memory) -> Memory:
+        """Memory with `keys` filled: everything the decoder computes once per sentence."""
+        return memory
+
+    @abstractmethod
+    def start(self, memory: Memory) -> StateT:
+        """The state before the first token, one row per sentence (B); search widens it with `select`."""
+
+    @abstractmethod
+    def step(self, inputs: Tensor, state: StateT, memory: Memory) -> tuple[Tensor, StateT]:
+        """inputs: (N, E) embedded previous tokens -> hidden (N, D) and the next state."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """inputs: (B, T, E), teacher forcing -> hidden (B, T, D), equal to T calls of `step`.
+
+        With `with_attention` also the weights (B, T, S) (mean over heads, last layer), or None for a decoder that
+        sees the summary only.
+        """

@@ -1,0 +1,88 @@
+"""Small parts that every network here is made of: dropout, norms, feed-forward blocks.
+
+The one decision to question: dropout masks come from random bytes, eight from one 64-bit draw, so the rate is rounded
+to a multiple of 1/256 (torch draws one Bernoulli number at a time on one thread, which costs more than the matrix
+product that it follows). The scale uses the rounded rate, so the expectation is exact.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NormKind = Literal["layer_norm", "rms_norm"]
+Activation = Literal["relu", "gelu", "swiglu"]
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability `rate` in training, scaled so that the mean stays (Srivastava 2014).
+
+    With `over_time` one mask serves all positions of a row (variational dropout, Gal & Ghahramani 2016): inputs are
+    then (B, T, D).
+    """
+
+    def __init__(self, rate: float, over_time: bool = False) -> None:
+        super().__init__()
+        self.threshold = round(rate * 256)
+        self.over_time = over_time
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Any shape in, the same shape out."""
+        if not self.training or self.threshold == 0:
+            return inputs
+        shape = (inputs.shape[0], 1, *inputs.shape[2:]) if self.over_time else inputs.shape
+        keep = random_bytes(shape, inputs.device) >= self.threshold
+        scale = 256 / (256 - self.threshold)
+        return _MaskedScale.apply(inputs, keep, scale)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _MaskedScale(torch.autograd.Function):
+    """inputs * keep * scale, remembering one byte per element."""
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, keep: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return torch.mul(inputs, keep).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        (keep,) = ctx.saved_tensors
+        return torch.mul(gradient, keep).mul_(ctx.scale), None, None
+
+
+def random_bytes(shape: tuple[int, ...] | torch.Size, device: torch.device) -> Tensor:
+    """Uniform uint8 numbers of `shape`, from torch's generator of the device."""
+    count = torch.Size(shape).numel()
+    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device).random_(-(2**63), None)
+    return words.view(torch.uint8)[:count].view(shape)
+
+
+def make_norm(kind: NormKind, size: int) -> nn.Module:
+    """LayerNorm (Ba 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis."""
+    return nn.LayerNorm(size) if kind == "layer_norm" else nn.RMSNorm(size, eps=1e-6)
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward block (Vaswani 2017, 3.3); `swiglu` gates it (Shazeer 2020). (..., D) -> (..., D)."""
+
+    def __init__(self, size: int, inner_size: int, *, activation: Activation, dropout: float) -> None:
+        super().__init__()
+        self.activation = activation
+        self.inner = nn.Linear(size, inner_size * (2 if activation == "swiglu" else 1))
+        self.outer = nn.Linear(inner_size, size)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        inner = self.inner(inputs)  # (..., F)
+        match self.activation:
+            case "relu":
+                inner = functional.relu(inner)
+            case "gelu":
+                inner = functional.gelu(inner)
+            case "swiglu":
+                gate, value = inner.chunk(2, dim=-1)  # (..., F) each
+                inner = functional.silu(gate) * value
+        return self.outer(self.dropout(inner))  # type: ignore[no-any-return]
