@@ -1,0 +1,174 @@
+"""Scaled dot-product attention with several heads (Vaswani 2017, 3.2), over the sequence itself and over the memory.
+
+In: vectors (B, T, D) and additive biases that were made once per forward. Out: vectors (B, T, D) and, on request, weights.
+Keys and values may have fewer heads than the queries (grouped-query attention, Ainslie 2023): the R = H / G query heads of
+a group are laid behind one another as if they were more query positions, so nothing is ever repeated in memory.
+
+The decision to question: on a CPU `attend` mostly runs two batched products and a softmax instead of torch's fused kernel.
+The fused backward is slow there in bfloat16, and dropout of the weights or a learned bias switches the fusion off anyway.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from transduce.model.layers import Dropout
+
+FUSED_FROM_KEYS = 256
+"""On a CPU without dropout or learned bias, torch's fused kernel is used from this many keys on in bfloat16."""
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """How attention splits its width: H query heads and G key/value heads of K = width / H numbers each."""
+
+    width: int
+    heads: int
+    key_value_heads: int
+
+    @property
+    def head_width(self) -> int:
+        """K."""
+        return self.width // self.heads
+
+    @property
+    def query_size(self) -> int:
+        """H * K."""
+        return self.width
+
+    @property
+    def key_size(self) -> int:
+        """G * K."""
+        return self.key_value_heads * self.head_width
+
+
+def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, S) True = real -> (B, 1, 1, S): 0 where real, hugely negative (yet finite, also in float16) where padding."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(~mask, hidden_score(dtype))[:, None, None, :]
+
+
+def causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, 1, T, T): hugely negative where the key lies after the query."""
+    return torch.full((length, length), hidden_score(dtype), dtype=dtype, device=device).triu_(1)[None, None]
+
+
+def hidden_score(dtype: torch.dtype) -> float:
+    """A score whose softmax is exactly zero; a quarter of the range, so that sums with other biases stay finite."""
+    return torch.finfo(dtype).min / 4
+
+
+def compute_dtype(inputs: Tensor) -> torch.dtype:
+    """The number format that products of `inputs` will have: autocast's where it is on."""
+    kind = inputs.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
+
+
+class Attend(nn.Module):
+    """softmax(queries keys^T / sqrt(K) + bias) values, with dropout of the weights in training."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.rate = dropout
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, *, bias: Tensor | None, with_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """queries (B, H, T, K), keys and values (B, G, S, K), bias broadcasting to (B, H, T, S) or None.
+
+        -> (B, T, H * K) and the weights (B, T, S), mean over heads, if asked for.
+        """
+        num_rows, num_heads, length, head_width = queries.shape
+        groups = keys.shape[1]
+        folded = queries.reshape(num_rows, groups, -1, head_width)  # (B, G, R * T, K)
+        if bias is not None and groups != num_heads:
+            bias = _fold_bias(bias, num_heads // groups)
+        if not with_weights and self._fused(folded, keys, bias):
+            rate = self.rate if self.training else 0.0
+            mixed = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=bias, dropout_p=rate)
+            return _join(mixed, num_heads, length), None
+        scores = torch.matmul(folded * (1 / math.sqrt(head_width)), keys.transpose(-1, -2))  # (B, G, R * T, S)
+        if bias is not None:
+            scores = scores + bias
+        weights = torch.softmax(scores, dim=-1)
+        mixed = torch.matmul(self.dropout(weights), values)  # (B, G, R * T, K)
+        shown = weights.view(num_rows, num_heads, length, -1).mean(dim=1) if with_weights else None  # (B, T, S)
+        return _join(mixed, num_heads, length), shown
+
+    def _fused(self, queries: Tensor, keys: Tensor, bias: Tensor | None) -> bool:
+        """Whether torch's fused kernel is the faster one: always on a GPU, on a CPU as measured."""
+        if queries.device.type != "cpu":
+            return True
+        if (self.training and self.rate) or (bias is not None and bias.requires_grad):
+            return False
+        return queries.dtype == torch.float32 or keys.shape[2] >= FUSED_FROM_KEYS
+
+
+def _fold_bias(bias: Tensor, repeats: int) -> Tensor:
+    """Bias (.., H or 1, T or 1, S) -> (.., G or 1, R * T or 1, S), matching queries whose groups are folded into T."""
+    rows, heads, length, num_keys = bias.shape
+    if heads > 1:
+        return bias.reshape(rows, heads // repeats, repeats * length, num_keys)
+    return bias if length == 1 else bias.expand(rows, repeats, length, num_keys).reshape(rows, 1, repeats * length, num_keys)
+
+
+def _join(mixed: Tensor, num_heads: int, length: int) -> Tensor:
+    """(B, G, R * T, K) -> (B, T, H * K)."""
+    num_rows, _, _, head_width = mixed.shape
+    return mixed.reshape(num_rows, num_heads, length, head_width).transpose(1, 2).reshape(num_rows, length, num_heads * head_width)
+
+
+class MemoryProjection(nn.Module):
+    """Keys and values of all decoder layers from the memory, by one product.
+
+    The result is what `Memory.keys` holds: (padding bias, keys of layer 0, values of layer 0, keys of layer 1, ...);
+    the bias is (B, 1, 1, S), the others (B, G, S, K), laid out as the products read them.
+    """
+
+    def __init__(self, memory_size: int, layout: HeadLayout, *, layers: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.linear = nn.Linear(memory_size, layers * 2 * layout.key_size)
+        initialise(self.linear, parts=2 * layers)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """states (B, S, D), mask (B, S) True = real -> 1 + 2 L tensors."""
+        num_rows, length, _ = states.shape
+        packed = self.linear(states).view(num_rows, length, -1, self.layout.key_value_heads, self.layout.head_width)
+        packed = packed.permute(2, 0, 3, 1, 4).contiguous()  # (2 L, B, G, S, K)
+        return (padding_bias(mask, packed.dtype), *packed.unbind(0))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder over the memory of its sentence. It projects queries only; see `MemoryProjection`."""
+
+    def __init__(self, input_size: int, layout: HeadLayout, *, dropout: float) -> None:
+        super().__init__()
+        self.layout = layout
+        self.queries = nn.Linear(input_size, layout.query_size)
+        self.output = nn.Linear(layout.query_size, layout.width)
+        self.attend = Attend(dropout)
+        initialise(self.queries)
+        initialise(self.output)
+
+    def forward(self, inputs: Tensor, keys: tuple[Tensor, ...], *, layer: int = 0, with_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """inputs (B, T, input_size), keys as `MemoryProjection` made them -> (B, T, width), weights (B, T, S) or None.
+
+        In a step of a search T is the beam width: the hypotheses of a sentence share its keys as if they were positions.
+        """
+        num_rows, length, _ = inputs.shape
+        queries = self.queries(inputs).view(num_rows, length, self.layout.heads, self.layout.head_width).transpose(1, 2)
+        mixed, weights = self.attend(queries, keys[1 + 2 * layer], keys[2 + 2 * layer], bias=keys[0], with_weights=with_weights)
+        return self.output(mixed), weights
+
+
+def initialise(linear: nn.Linear, parts: int = 1) -> None:
+    """Xavier-uniform (Glorot & Bengio 2010) for each of the `parts` equal blocks of rows, zero bias."""
+    with torch.no_grad():
+        for block in linear.weight.chunk(parts):
+            nn.init.xavier_uniform_(block)
+        linear.bias.zero_()
