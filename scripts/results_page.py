@@ -1,0 +1,190 @@
+"""docs/results.md, the results table of README.md and the plot of BLEU by source length, from the measured figures.
+
+In: OUT/NAME.json as results_text.py writes them. Out: the three files. A figure that was not measured is printed as
+"not measured yet", never left out and never typed by hand.
+
+Decision to question: the buckets of source length are fixed in words, so that two runs can be compared; each holds over
+100 of the 1,000 test sentences.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transduce.metrics import compute_metrics
+
+BUCKETS = ((1, 8), (9, 10), (11, 12), (13, 15), (16, 99))
+LADDER = {
+    "multi30k-en-de-rnn-fixed": "fixed context vector (Sutskever 2014)",
+    "multi30k-en-de-rnn-bahdanau": "additive attention (Bahdanau 2015)",
+    "multi30k-en-de-rnn-luong": "general attention (Luong 2015)",
+    "multi30k-en-de-transformer": "Transformer (Vaswani 2017)",
+}
+PLOT = "docs/pictures/bleu-by-length.png"
+START, END = "<!-- results: written by scripts/results_text.py table -->", "<!-- end of results -->"
+MISSING = "not measured yet"
+
+
+class Row(NamedTuple):
+    """A row of the table. figure: from the `test` or `valid` group of a record to the number shown."""
+
+    name: str
+    label: str
+    measure: str
+    figure: Callable[[dict[str, Any]], float]
+    floor: str
+
+
+def value_of(metric: str) -> Callable[[dict[str, Any]], float]:
+    """The value of one metric."""
+    return lambda figures: float(figures[metric]["value"])
+
+
+def word_error_rate(figures: dict[str, Any]) -> float:
+    """Share of words with any wrong symbol, in %: 100 - exact match."""
+    return 100 - value_of("exact_match")(figures)
+
+
+ROWS = (
+    *(
+        Row(name, f"Multi30k en-de, {label}", "BLEU", value_of("bleu"), floor)
+        for (name, label), floor in zip(LADDER.items(), ("≥ 15", "≥ 32", "≥ 32", "≥ 37"), strict=True)
+    ),
+    Row("multi30k-en-fr-transformer", "Multi30k en-fr, Transformer", "BLEU", value_of("bleu"), ""),
+    Row("multi30k-de-en-transformer", "Multi30k de-en, Transformer", "BLEU", value_of("bleu"), ""),
+    Row("g2p-eng-us", "Grapheme to phoneme, SIGMORPHON 2021 eng_us", "WER %", word_error_rate, "≤ 42 (baseline 41.94, best 37.4)"),
+    Row("cmudict", "Grapheme to phoneme, CMUdict, 6,000 words", "PER %", value_of("per"), "≤ 7.5"),
+    Row("scan-simple", "SCAN simple", "exact match %", value_of("exact_match"), "≥ 99"),
+    Row("scan-length", "SCAN length", "exact match %", value_of("exact_match"), ""),
+    Row("scan-addprim-jump", "SCAN add-jump", "exact match %", value_of("exact_match"), ""),
+)
+
+
+def bleu_by_length(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """BLEU of the sentences whose source has so many words: {"1-8": ..., ...}. Empty buckets are left out."""
+    found = {}
+    for low, high in BUCKETS:
+        rows = [at for at, source in enumerate(sources) if low <= len(source.split()) <= high]
+        if rows:
+            scores = compute_metrics(["bleu"], [predictions[at] for at in rows], [references[at] for at in rows])
+            found[f"{low}-{high}"] = scores["bleu"].value
+    return found
+
+
+def read_records(out: Path) -> dict[str, dict[str, Any]]:
+    """The measured experiments by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
+
+
+def write_pages(out: Path, root: Path) -> list[Path]:
+    """Write docs/results.md, the part of README.md between its two marks, and the plot. -> what was written."""
+    records = read_records(out)
+    page = root / "docs" / "results.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(results_markdown(records), encoding="utf-8")
+    written = [page]
+    readme = root / "README.md"
+    if readme.exists():
+        before, _, rest = readme.read_text(encoding="utf-8").partition(START)
+        _, _, after = rest.partition(END)
+        readme.write_text(f"{before}{START}\n{short_table(records)}\n{END}{after}", encoding="utf-8")
+        written.append(readme)
+    if LADDER.keys() & records.keys():
+        written.append(plot_by_length(records, root / PLOT))
+    return written
+
+
+def short_table(records: dict[str, dict[str, Any]]) -> str:
+    """Task, measure, figure and floor."""
+    lines = ["| task | measure | test | floor set beforehand |", "|---|---|---|---|"]
+    lines += [f"| {row.label} | {row.measure} | {shown(row, records, 'test')} | {row.floor} |" for row in ROWS]
+    return "\n".join(lines)
+
+
+def shown(row: Row, records: dict[str, dict[str, Any]], split: str) -> str:
+    """The figure with one decimal (two below 10 %), or that there is none."""
+    if row.name not in records:
+        return MISSING
+    value = row.figure(records[row.name][split])
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def results_markdown(records: dict[str, dict[str, Any]]) -> str:
+    """The whole page."""
+    lines = [
+        "# Results on real data",
+        "",
+        "Written by `make results-text` (`python scripts/results_text.py list|run NAME...|all|table`); do not edit by hand.",
+        "One seed and one run per row. The checkpoint, the recipe and the length penalty were chosen on the validation set only.",
+        "Multi30k: test_2016_flickr, 1,000 sentences, beam 5, sacreBLEU 13a on raw cased text.",
+        "CMUdict: PER against the closest of a word's pronunciations; its validation column compares with the first one only.",
+        "The data sets are not part of this repository.",
+        "",
+        "| task | measure | validation | test | floor set beforehand | training | machine |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        figures = f"{shown(row, records, 'valid')} | {shown(row, records, 'test')}"
+        lines.append(f"| {row.label} | {row.measure} | {figures} | {row.floor} | {training_of(records.get(row.name))} |")
+    lines += ["", "## BLEU by length of the source (en-de)", "", *length_table(records), "", "## Commands and signatures", ""]
+    for name, record in records.items():
+        lines += [f"### {name}", "", "```", record["command"], "```", "", *details_of(record), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def training_of(record: dict[str, Any] | None) -> str:
+    """Minutes, seed and machine: two cells."""
+    if record is None:
+        return f"{MISSING} | "
+    kind = "bf16" if record["bf16"] else "no bf16 instructions"
+    return f"{record['train_minutes']} min, seed {record['seed']} | {record['processor']}, {record['threads']} threads, {kind}"
+
+
+def length_table(records: dict[str, dict[str, Any]]) -> list[str]:
+    """One row per model of the ladder, one column per bucket."""
+    measured = {name: label for name, label in LADDER.items() if name in records}
+    if not measured:
+        return [f"The plot and this table: {MISSING}."]
+    heads = [f"{low}-{high} words" for low, high in BUCKETS]
+    lines = [f"![BLEU by source length]({PLOT.removeprefix('docs/')})", ""]
+    lines += [f"| model | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name, label in measured.items():
+        values = [records[name]["test"]["by_length"].get(f"{low}-{high}") for low, high in BUCKETS]
+        lines.append(f"| {label} | {' | '.join('' if value is None else f'{value:.1f}' for value in values)} |")
+    return lines
+
+
+def details_of(record: dict[str, Any]) -> list[str]:
+    """One line per metric of the test set, with its signature where it has one."""
+    scored = {name: score for name, score in record["test"].items() if name != "by_length"}
+    return [f"- {name} {score['value']:.2f} {signature_of(score['details'])}".rstrip() for name, score in scored.items()]
+
+
+def signature_of(details: dict[str, Any]) -> str:
+    """The signature of sacreBLEU, in code marks."""
+    return f"`{details['signature']}`" if "signature" in details else ""
+
+
+def plot_by_length(records: dict[str, dict[str, Any]], place: Path) -> Path:
+    """A line per model of the ladder: BLEU over source length."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    labels = [f"{low}-{high}" for low, high in BUCKETS]
+    for (name, label), marker in zip(LADDER.items(), "osD^", strict=True):
+        if name in records:
+            values = records[name]["test"]["by_length"]
+            kept = [at for at in range(len(labels)) if labels[at] in values]
+            axes.plot(kept, [values[labels[at]] for at in kept], marker=marker, label=label)
+    axes.set_xticks(range(len(labels)), [*labels[:-1], f"{BUCKETS[-1][0]}+"])
+    axes.set(xlabel="words in the source sentence", ylabel="BLEU", title="Multi30k en-de, test_2016_flickr")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(place, dpi=120, metadata={"Software": ""})
+    return place
