@@ -1,0 +1,85 @@
+"""From a batch to `LossSums`: teacher forcing, scheduled sampling or R-Drop around the fused loss.
+
+In: a model, a batch, the step. Out: sums with gradient. The decision to question: scheduled sampling is the parallel form
+(two passes, Mihaylova & Martins 2019; Duckworth 2019), so that it works for every decoder and costs one forward pass.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from transduce.data.batch import Batch, Padded
+from transduce.model.heads import TokenHead
+from transduce.model.seq2seq import Seq2Seq
+from transduce.settings import Settings
+from transduce.train.loss import CHUNK_ELEMENTS, LossConfig, LossSums, token_loss
+
+
+class ForcingConfig(Settings):
+    """Scheduled sampling (Bengio 2015): the share of decoder inputs that are the true previous token."""
+
+    kind: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
+    """How the ratio goes from `ratio` to `final_ratio` over `decay_steps`; constant stays at `ratio`."""
+    ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of true tokens at the start; 1 = teacher forcing."""
+    final_ratio: float = Field(default=0.5, ge=0, le=1)
+    """Share of true tokens after `decay_steps` (linear, inverse_sigmoid)."""
+    decay_steps: int = Field(default=10_000, ge=1)
+    """Steps of the decay; half of the way lies at half of them."""
+
+
+def forcing_ratio(config: ForcingConfig, step: int) -> float:
+    """The share of true previous tokens at `step`."""
+    done = min(step / config.decay_steps, 1.0)
+    match config.kind:
+        case "constant":
+            return config.ratio
+        case "linear":
+            left = 1 - done
+        case "inverse_sigmoid":
+            left = 1 / (1 + math.exp(12 * (done - 0.5)))
+    return config.final_ratio + (config.ratio - config.final_ratio) * left
+
+
+def training_loss(model: Seq2Seq, batch: Batch, *, loss: LossConfig, forced: float) -> LossSums:
+    """The loss of one batch in training mode. `forced` is the share of true previous tokens."""
+    previous = None if forced >= 1 else mixed_inputs(model, batch, forced=forced)
+    hidden = model(batch, previous)
+    if not loss.r_drop:
+        return token_loss(model.head, hidden, batch.target, label_smoothing=loss.label_smoothing)
+    return r_drop_loss(model.head, (hidden, model(batch, previous)), batch.target, config=loss)
+
+
+@torch.no_grad()
+def mixed_inputs(model: Seq2Seq, batch: Batch, *, forced: float) -> Tensor:
+    """(B, T) decoder inputs in which a share 1 - forced is what the model itself predicted from the true tokens."""
+    truth = model.previous_tokens(batch.target)  # (B, T)
+    guesses = _argmax(model.head, model(batch))  # (B, T), guess t is for target t
+    shifted = torch.cat([truth[:, :1], guesses[:, :-1]], dim=1)
+    own = torch.rand(truth.shape, device=truth.device) >= forced
+    own[:, 0] = False
+    return torch.where(own & batch.target.mask, shifted, truth)
+
+
+def _argmax(head: TokenHead, hidden: Tensor) -> Tensor:
+    """(B, T, D) -> most probable tokens (B, T), a few rows of logits at a time."""
+    rows = max(1, CHUNK_ELEMENTS // len(head.weight))
+    return torch.cat([head(part).argmax(-1) for part in hidden.flatten(0, 1).split(rows)]).view(hidden.shape[:2])
+
+
+def r_drop_loss(head: TokenHead, pair: tuple[Tensor, Tensor], target: Padded, *, config: LossConfig) -> LossSums:
+    """R-Drop (Wu 2021, equation 4, halved so that it compares with the plain loss): mean cross-entropy of two dropout
+    masks plus alpha / 2 times their mean divergence in both directions. Holds both distributions, (2, tokens, V)."""
+    mask, labels = target.mask, target.data[target.mask]
+    first, second = (functional.log_softmax(head(hidden[mask]).float(), dim=-1) for hidden in pair)  # (M, V) each
+    entropies = [
+        functional.cross_entropy(scores, labels, label_smoothing=config.label_smoothing, reduction="sum") for scores in (first, second)
+    ]
+    divergence = ((first.exp() - second.exp()) * (first - second)).sum()  # KL(1|2) + KL(2|1)
+    loss = (entropies[0] + entropies[1]) / 2 + config.r_drop / 4 * divergence
+    nll = -(first + second).detach().gather(1, labels[:, None]).sum() / 2
+    return LossSums(loss, nll, len(labels), (first.detach().argmax(-1) == labels).sum())

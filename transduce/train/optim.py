@@ -1,0 +1,76 @@
+"""The optimiser: which parameters decay, and its state as named tensors.
+
+In: a model and settings. Out: a torch optimiser whose state is saved under the parameters' names, so that a checkpoint
+needs no pickle and survives a changed order of parameters.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transduce.errors import CheckpointError
+from transduce.settings import Settings
+
+
+class OptimizerConfig(Settings):
+    """How a gradient becomes a step."""
+
+    kind: Literal["adam", "adamw", "adafactor"] = "adamw"
+    """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), Adafactor (Shazeer & Stern 2018)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate (noam: the factor in front of the formula, about 1)."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of the first and second moment (Adam, AdamW)."""
+    eps: float = Field(default=1e-9, gt=0)
+    """Added to the root of the second moment (Adam, AdamW)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of matrices; never of biases and norms. AdamW and Adafactor decouple it, Adam adds it to the gradient."""
+    fused: bool = True
+    """One kernel for the whole update (Adam, AdamW); false = torch's own choice."""
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """An optimiser over the trainable parameters, matrices and vectors in two groups."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    fused = True if config.fused else None
+    match config.kind:
+        case "adam":
+            return torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
+        case "adafactor":
+            return torch.optim.Adafactor(groups, lr=config.learning_rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """The same learning rate for every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's memory as {"slot/parameter name": tensor}, e.g. "exp_avg/head.bias"."""
+    named = {}
+    for name, parameter in model.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            named[f"{slot}/{name}"] = value.detach()
+    return named
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put `optimizer_tensors` back. Raises CheckpointError when a name is of no parameter of this model."""
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        slot, _, name = key.partition("/")
+        if name not in parameters:
+            raise CheckpointError(f"the optimiser state is of another model: it holds {key!r}, and the model has no parameter {name!r}")
+        parameter = parameters[name]
+        device = torch.device("cpu") if slot == "step" and value.numel() == 1 and parameter.device.type == "cpu" else parameter.device
+        optimizer.state[parameter][slot] = value.to(device)
