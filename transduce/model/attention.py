@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from transduce.model.layers import Dropout
+from transduce.model.positions import Rotation, rotate
 
 FUSED_FROM_KEYS = 256
 """On a CPU without dropout or learned bias, torch's fused kernel is used from this many keys on in bfloat16."""
+
+CACHE_CHUNK = 16
+"""Positions by which a key/value cache grows."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,83 @@ def _join(mixed: Tensor, num_heads: int, length: int) -> Tensor:
     return mixed.reshape(num_rows, num_heads, length, head_width).transpose(1, 2).reshape(num_rows, length, num_heads * head_width)
 
 
+class KeyValueCache:
+    """Keys and values of N hypotheses in all layers, (2, L, N, G, P, K) with room for P >= t positions.
+
+    A step writes position t in place, unless somebody has written there already (a state that is used twice) or gradients
+    are recorded: then `opened` copies first, so that a state stays a value.
+    """
+
+    def __init__(self, buffer: Tensor, used: int) -> None:
+        self.buffer = buffer
+        self.used = used
+
+    @staticmethod
+    def empty(num_rows: int, layout: HeadLayout, *, layers: int, like: Tensor) -> "KeyValueCache":
+        """A cache without positions on the device of `like`."""
+        return KeyValueCache(like.new_empty(2, layers, num_rows, layout.key_value_heads, 0, layout.head_width), 0)
+
+    def opened(self, position: int, dtype: torch.dtype) -> "KeyValueCache":
+        """The cache into which `position` may be written."""
+        buffer = self.buffer
+        if position < buffer.shape[4] and self.used <= position and not torch.is_grad_enabled():
+            self.used = position + 1
+            return self
+        room = (position // CACHE_CHUNK + 1) * CACHE_CHUNK
+        grown = buffer.new_empty(*buffer.shape[:4], room, buffer.shape[5], dtype=dtype)
+        grown[..., :position, :] = buffer[..., :position, :]
+        return KeyValueCache(grown, position + 1)
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values (N, G, 1, K) at the last used position -> all of the layer so far, (N, G, t + 1, K) each."""
+        position = self.used - 1
+        self.buffer[0, layer, :, :, position : position + 1] = keys
+        self.buffer[1, layer, :, :, position : position + 1] = values
+        return self.buffer[0, layer, :, :, : self.used], self.buffer[1, layer, :, :, : self.used]
+
+    def select(self, rows: Tensor) -> "KeyValueCache":
+        """The hypotheses named by `rows`."""
+        return KeyValueCache(self.buffer.index_select(2, rows), self.used)
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence over itself, queries, keys and values from one product."""
+
+    def __init__(self, layout: HeadLayout, *, dropout: float) -> None:
+        super().__init__()
+        self.layout = layout
+        self.packed = nn.Linear(layout.width, layout.query_size + 2 * layout.key_size)
+        self.output = nn.Linear(layout.query_size, layout.width)
+        self.attend = Attend(dropout)
+        initialise_blocks(self.packed, (layout.query_size, layout.key_size, layout.key_size))
+        initialise_blocks(self.output, (layout.width,))
+
+    def split(self, inputs: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> queries (B, H, T, K), keys and values (B, G, T, K); positions turn queries and keys (RoPE)."""
+        num_rows, length, _ = inputs.shape
+        heads, groups = self.layout.heads, self.layout.key_value_heads
+        packed = self.packed(inputs).view(num_rows, length, heads + 2 * groups, self.layout.head_width)
+        if rotation is None:
+            queries, keys, values = packed.split((heads, groups, groups), dim=2)
+        else:
+            turned, values = packed.split((heads + groups, groups), dim=2)
+            queries, keys = rotate(turned, rotation).split((heads, groups), dim=2)  # type: ignore[no-untyped-call]
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def forward(self, inputs: Tensor, *, bias: Tensor | None, rotation: Rotation | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); the bias broadcasts to (B, H, T, T)."""
+        queries, keys, values = self.split(inputs, rotation)
+        return self.output(self.attend(queries, keys, values, bias=bias)[0])  # type: ignore[no-any-return]
+
+    def step(
+        self, inputs: Tensor, *, cache: KeyValueCache, layer: int, bias: Tensor | None, rotation: Rotation | None = None
+    ) -> Tensor:
+        """The newest position of N hypotheses, (N, 1, D) -> (N, 1, D); the bias broadcasts to (N, H, 1, t + 1)."""
+        queries, keys, values = self.split(inputs, rotation)
+        keys, values = cache.write(layer, keys, values)
+        return self.output(self.attend(queries, keys, values, bias=bias)[0])  # type: ignore[no-any-return]
+
+
 class MemoryProjection(nn.Module):
     """Keys and values of all decoder layers from the memory, by one product.
 
@@ -133,7 +214,7 @@ class MemoryProjection(nn.Module):
         super().__init__()
         self.layout = layout
         self.linear = nn.Linear(memory_size, layers * 2 * layout.key_size)
-        initialise(self.linear, parts=2 * layers)
+        initialise_blocks(self.linear, (layout.key_size,) * (2 * layers))
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """states (B, S, D), mask (B, S) True = real -> 1 + 2 L tensors."""
@@ -152,10 +233,12 @@ class CrossAttention(nn.Module):
         self.queries = nn.Linear(input_size, layout.query_size)
         self.output = nn.Linear(layout.query_size, layout.width)
         self.attend = Attend(dropout)
-        initialise(self.queries)
-        initialise(self.output)
+        initialise_blocks(self.queries, (layout.query_size,))
+        initialise_blocks(self.output, (layout.width,))
 
-    def forward(self, inputs: Tensor, keys: tuple[Tensor, ...], *, layer: int = 0, with_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, inputs: Tensor, keys: tuple[Tensor, ...], *, layer: int = 0, with_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """inputs (B, T, input_size), keys as `MemoryProjection` made them -> (B, T, width), weights (B, T, S) or None.
 
         In a step of a search T is the beam width: the hypotheses of a sentence share its keys as if they were positions.
@@ -166,9 +249,9 @@ class CrossAttention(nn.Module):
         return self.output(mixed), weights
 
 
-def initialise(linear: nn.Linear, parts: int = 1) -> None:
-    """Xavier-uniform (Glorot & Bengio 2010) for each of the `parts` equal blocks of rows, zero bias."""
+def initialise_blocks(linear: nn.Linear, sizes: tuple[int, ...]) -> None:
+    """Xavier-uniform (Glorot & Bengio 2010) for each block of rows as if it were a layer of its own, zero bias."""
     with torch.no_grad():
-        for block in linear.weight.chunk(parts):
+        for block in linear.weight.split(sizes):  # type: ignore[no-untyped-call]
             nn.init.xavier_uniform_(block)
         linear.bias.zero_()

@@ -1,0 +1,216 @@
+"""The Transformer (Vaswani 2017) with the options that came after it.
+
+In: embedded tokens (B, S, E) and lengths, or (B, T, E) and `Memory`. Out: `Memory`, or hidden states (B, T, D).
+
+The decision to question: a decoder whose keys and values live in one tensor for all layers, so that search reorders its
+hypotheses by one copy, and written in place, so that a step copies nothing (see `KeyValueCache` for why that is safe).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from transduce.model.attention import KeyValueCache, SelfAttention, causal_bias, compute_dtype, padding_bias
+from transduce.model.interface import Decoder, Encoder, Memory
+from transduce.model.layers import Activation, NormKind, make_norm
+from transduce.model.positions import (
+    LearnedPositions,
+    PositionKind,
+    RelativePositions,
+    RotaryPositions,
+    Rotation,
+    SinusoidalPositions,
+)
+from transduce.model.stack import DecoderStack, EncoderLayer, check_heads, head_layout, lift, skipped
+from transduce.settings import Settings
+
+
+class TransformerConfig(Settings):
+    """A stack of Transformer layers, of an encoder or of a decoder."""
+
+    kind: Literal["transformer"] = "transformer"
+    """Which architecture this is."""
+    layers: int = Field(default=3, ge=1)
+    """Number of layers."""
+    width: int = Field(default=256, ge=1)
+    """Numbers per position between layers (D), a multiple of `heads`. Inputs of another width are lifted by a linear layer."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads (H)."""
+    key_value_heads: int | None = Field(default=None, ge=1)
+    """Heads of keys and values (G), a divisor of `heads` (grouped queries, Ainslie 2023; 1 = multi-query). Null = as many as `heads`."""
+    feed_forward: int = Field(default=1024, ge=1)
+    """Inner width of the feed-forward blocks (F)."""
+    activation: Activation = "relu"
+    """Non-linearity of the feed-forward blocks: relu, gelu, or swiglu (gated, Shazeer 2020; half as many weights again)."""
+    norm: NormKind = "layer_norm"
+    """layer_norm (Ba 2016) or rms_norm (Zhang & Sennrich 2019)."""
+    norm_place: Literal["pre", "post"] = "pre"
+    """pre: normalise what enters a sublayer, and the end of the stack (Xiong 2020). post: the sum after each sublayer (Vaswani 2017)."""
+    positions: PositionKind = "sinusoidal"
+    """sinusoidal (Vaswani 2017), learned (see `max_positions`), rope (Su 2021), relative (a bias per head and distance, Raffel 2020)."""
+    max_positions: int = Field(default=1024, ge=1)
+    """Longest sequence in tokens for learned positions; the other kinds have no limit."""
+    relative_buckets: int = Field(default=32, ge=4, multiple_of=4)
+    """Distances that relative positions tell apart, half of them in each direction for an encoder."""
+    relative_max_distance: int = Field(default=128, ge=2)
+    """Distance in tokens beyond which relative positions make no difference; more than half of `relative_buckets`."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each sublayer's output that is zeroed in training."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of attention weights that is zeroed in training."""
+    activation_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the feed-forward blocks' inner activations that is zeroed in training."""
+    layer_drop: float = Field(default=0.0, ge=0, lt=1)
+    """Chance that a whole layer is skipped for a training batch (Fan 2020)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_heads(self.width, self.heads, self.key_value_heads)
+        if self.positions == "rope" and self.width // self.heads % 2:
+            raise ValueError(f"positions rope needs an even head width, but {self.width} / {self.heads} heads = {self.width // self.heads}")
+        if self.relative_max_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"relative_max_distance {self.relative_max_distance} must exceed half of relative_buckets, {self.relative_buckets // 2}"
+            )
+        return self
+
+
+TransformerEncoderConfig = TransformerConfig
+TransformerDecoderConfig = TransformerConfig
+
+
+class Positions(nn.Module):
+    """The chosen kind of positions behind one face: each of the three methods does something for its kinds only."""
+
+    def __init__(self, config: TransformerConfig, *, both_ways: bool) -> None:
+        super().__init__()
+        kind = config.positions
+        self.added: nn.Module | None = None
+        if kind == "sinusoidal":
+            self.added = SinusoidalPositions(config.width)
+        elif kind == "learned":
+            self.added = LearnedPositions(config.width, config.max_positions)
+        self.rotary = RotaryPositions(config.width // config.heads) if kind == "rope" else None
+        self.relative: RelativePositions | None = None
+        if kind == "relative":
+            buckets, distance = config.relative_buckets, config.relative_max_distance
+            self.relative = RelativePositions(config.heads, buckets=buckets, max_distance=distance, both_ways=both_ways)
+
+    def add(self, inputs: Tensor, start: int = 0) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return inputs if self.added is None else self.added(inputs, start)
+
+    def rotation(self, inputs: Tensor, start: int = 0) -> Rotation | None:
+        """Angles for self-attention over inputs (B, T, D)."""
+        return None if self.rotary is None else self.rotary(inputs, start)
+
+    def bias(self, length: int, dtype: torch.dtype, start: int = 0) -> Tensor | None:
+        """(1, H, T, start + T) for self-attention scores."""
+        return None if self.relative is None else self.relative(start, length).to(dtype)
+
+
+class TransformerEncoder(Encoder):
+    """Transformer encoder. The summary is the mean of the real states, for decoders that want one vector."""
+
+    def __init__(self, config: TransformerConfig, input_size: int) -> None:
+        super().__init__()
+        self.output_size = self.summary_size = config.width
+        self.layer_drop = config.layer_drop
+        self.lift = lift(input_size, config.width)
+        self.positions = Positions(config, both_ways=True)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.norm = make_norm(config.norm, config.width) if config.norm_place == "pre" else nn.Identity()
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
+        """(B, S, E), (B,) -> Memory with states (B, S, D) and summary (B, D)."""
+        length = inputs.shape[1]
+        mask = torch.arange(length, device=inputs.device)[None, :] < lengths[:, None]  # (B, S)
+        states = self.positions.add(self.lift(inputs))
+        dtype = compute_dtype(states)
+        bias = padding_bias(mask, dtype)
+        relative = self.positions.bias(length, dtype)
+        bias = bias if relative is None else bias + relative  # (B, H or 1, S or 1, S)
+        rotation = self.positions.rotation(states)
+        for layer in self.layers:
+            if not skipped(self, self.layer_drop):
+                states = layer(states, bias=bias, rotation=rotation)
+        states = self.norm(states)
+        shares = mask.to(states.dtype) / lengths[:, None].clamp(min=1).to(states.dtype)  # (B, S)
+        return Memory(states, mask, torch.einsum("bs,bsd->bd", shares, states))
+
+
+@dataclass(frozen=True)
+class TransformerState:
+    """Keys and values of the positions so far, and how many there are."""
+
+    cache: KeyValueCache
+    position: int
+
+    def select(self, rows: Tensor) -> "TransformerState":
+        """The hypotheses named by `rows`."""
+        return TransformerState(self.cache.select(rows), self.position)
+
+
+class TransformerDecoder(Decoder[TransformerState]):
+    """Transformer decoder with a preallocated key/value cache for search."""
+
+    def __init__(self, config: TransformerConfig, input_size: int, *, encoder: Encoder) -> None:
+        super().__init__()
+        self.output_size = config.width
+        self.layer_drop = config.layer_drop
+        self.layout = head_layout(config)
+        self.positions = Positions(config, both_ways=False)
+        pasts = nn.ModuleList(SelfAttention(self.layout, dropout=config.attention_dropout) for _ in range(config.layers))
+        self.pasts: Sequence[SelfAttention] = pasts  # type: ignore[assignment]
+        self.stack = DecoderStack(config, input_size, memory_size=encoder.output_size)
+
+    def project(self, memory: Memory) -> Memory:
+        """Memory with the keys and values of all layers."""
+        return self.stack.project(memory)
+
+    def start(self, memory: Memory) -> TransformerState:
+        """No positions yet, one row per sentence."""
+        cache = KeyValueCache.empty(memory.mask.shape[0], self.layout, layers=len(self.pasts), like=memory.states)
+        return TransformerState(cache, 0)
+
+    def step(self, inputs: Tensor, state: TransformerState, memory: Memory) -> tuple[Tensor, TransformerState]:
+        """(N, E) -> (N, D) and the next state."""
+        position, num_sentences = state.position, memory.mask.shape[0]
+        hidden = self.positions.add(self.stack.lift(inputs[:, None, :]), position)  # (N, 1, D)
+        dtype = compute_dtype(hidden)
+        cache = state.cache.opened(position, dtype)
+        bias, rotation = self.positions.bias(1, dtype, position), self.positions.rotation(hidden, position)
+        hidden = hidden.view(num_sentences, -1, self.output_size)  # (B, W, D)
+        mixes = [
+            partial(_step_past, past, cache=cache, layer=layer, bias=bias, rotation=rotation) for layer, past in enumerate(self.pasts)
+        ]
+        hidden, _ = self.stack(hidden, mixes, memory=memory)
+        return hidden.view(-1, self.output_size), TransformerState(cache, position + 1)
+
+    def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(B, T, E) -> (B, T, D), and the mean of the last layer's weights (B, T, S) if asked for."""
+        length = inputs.shape[1]
+        hidden = self.positions.add(self.stack.lift(inputs))
+        dtype = compute_dtype(hidden)
+        bias = causal_bias(length, dtype, hidden.device)
+        relative = self.positions.bias(length, dtype)
+        bias = bias if relative is None else bias + relative  # (1, H or 1, T, T)
+        rotation = self.positions.rotation(hidden)
+        mixes = [
+            None if not with_attention and skipped(self, self.layer_drop) else partial(past, bias=bias, rotation=rotation)
+            for past in self.pasts
+        ]
+        return self.stack(hidden, mixes, memory=memory, with_attention=with_attention)  # type: ignore[no-any-return]
+
+
+def _step_past(
+    attention: SelfAttention, inputs: Tensor, *, cache: KeyValueCache, layer: int, bias: Tensor | None, rotation: Rotation | None
+) -> Tensor:
+    """Self-attention of the newest position, hypotheses regrouped: (B, W, D) -> (B, W, D)."""
+    rows = inputs.reshape(-1, 1, inputs.shape[2])  # (N, 1, D)
+    return attention.step(rows, cache=cache, layer=layer, bias=bias, rotation=rotation).view(inputs.shape)
