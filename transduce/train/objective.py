@@ -68,7 +68,8 @@ def mixed_inputs(model: Seq2Seq, batch: Batch, *, forced: float) -> Tensor:
 def _argmax(head: TokenHead, hidden: Tensor) -> Tensor:
     """(B, T, D) -> most probable tokens (B, T), a few rows of logits at a time."""
     rows = max(1, CHUNK_ELEMENTS // len(head.weight))
-    return torch.cat([head(part).argmax(-1) for part in hidden.flatten(0, 1).split(rows)]).view(hidden.shape[:2])
+    parts = torch.split(hidden.flatten(0, 1), rows)
+    return torch.cat([head(part).argmax(-1) for part in parts]).view(hidden.shape[:2])
 
 
 def r_drop_loss(head: TokenHead, pair: tuple[Tensor, Tensor], target: Padded, *, config: LossConfig) -> LossSums:
