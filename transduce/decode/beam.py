@@ -1,0 +1,192 @@
+"""Beam search: the W best hypotheses of each sentence go on together.
+
+In: a scorer and the rules. Out: finished hypotheses per sentence, best first. The decision to question: the end-of-sequence
+column is taken out before the W best are chosen. So the W best others keep the beam full without the usual 2W
+candidates, and an ending counts when it would be among the W best of all (as if both had been ranked together).
+Hypotheses are drawn up in Python only when one finishes; a step that finishes nothing touches (B, W) numbers in numpy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transduce.decode.candidates import Rules, best_candidates, log_probabilities, restrict
+from transduce.decode.constraints import NEVER
+from transduce.decode.hypotheses import Hypothesis, Pools, make_hypothesis
+from transduce.decode.length import length_divisor
+from transduce.decode.scorers import Scorer, StateT
+from transduce.errors import DivergedError
+
+COMPACT_SHARE = 1 / 8  # finished sentences are dropped from the batch once they are at least this share of it
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The open hypotheses, N = B * W rows grouped by sentence.
+
+    tokens: (N, t) so far. trail: (N, t) summed log-probability of the model after each token. totals: (B, W) what they are ranked by.
+    sentences: (B,) their numbers in the batch as given. open: (B,) False = finished, not dropped yet.
+    """
+
+    tokens: Tensor
+    trail: Tensor
+    totals: Tensor
+    sentences: np.ndarray
+    open: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """W now: 1 before the first token, then at most the beam size."""
+        return self.totals.shape[1]
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """One step of a beam.
+
+    ended: (B, W) totals with the end appended. totals, origins, tokens: (B, W') the best others, best first; which
+    hypothesis each came from and its new token. ended_trail (B, W), trail (B, W'): the same in the model's own log-probability.
+    """
+
+    ended: Tensor
+    totals: Tensor
+    origins: Tensor
+    tokens: Tensor
+    ended_trail: Tensor
+    trail: Tensor
+
+
+def beam_search(scorer: Scorer[StateT], rules: Rules) -> list[list[Hypothesis]]:
+    """Runs until every sentence is done. -> per sentence up to num_best hypotheses."""
+    state = scorer.start()
+    beam = first_beam(len(rules.limits.maximum), rules)
+    pools = Pools(len(rules.limits.maximum), rules.config.num_best)
+    last = torch.full((len(beam.sentences),), rules.bos_id, device=rules.suppressed.device)
+    while True:
+        scores, state = scorer.step(last, state)
+        expansion = expand(log_probabilities(scores, scorer.normalised), beam, rules)
+        still_open = settle(expansion, beam, rules, pools=pools)
+        if not still_open.any():
+            return pools.results()
+        rows, kept = next_rows(expansion, still_open)
+        beam = advance(beam, expansion, rows=rows, still_open=still_open, kept=kept)
+        last = beam.tokens[:, -1]
+        if kept is not None and rows is not None:
+            state = state.keep(kept, rows)
+        elif rows is not None:
+            state = state.select(rows)
+
+
+def first_beam(num_sentences: int, rules: Rules) -> Beam:
+    """One empty hypothesis per sentence; the first expansion widens it."""
+    device = rules.suppressed.device
+    tokens = torch.empty((num_sentences, 0), dtype=torch.int64, device=device)
+    trail = torch.empty((num_sentences, 0), device=device)
+    return Beam(tokens, trail, torch.zeros((num_sentences, 1), device=device), np.arange(num_sentences), np.ones(num_sentences, dtype=bool))
+
+
+def expand(scores: Tensor, beam: Beam, rules: Rules) -> Expansion:
+    """scores: (N, V) log-probabilities, overwritten. Shapes: see `Expansion`."""
+    batch, width = beam.totals.shape
+    size = scores.shape[1]
+    scores = scores.view(batch, width, size)
+    model_scores = scores.clone() if rules.rescores else None
+    sentences = torch.from_numpy(beam.sentences).to(scores.device)
+    restrict(scores, rules, beam.tokens.view(batch, width, -1), sentences)
+    ended = scores[:, :, rules.eos_id] + beam.totals  # (B, W)
+    scores[:, :, rules.eos_id] = NEVER
+    totals, indices = best_candidates(scores, beam.totals, min(rules.config.beam_size, width * size))
+    origins = indices.div(size, rounding_mode="floor") if width > 1 else torch.zeros_like(indices)
+    tokens = indices - origins * size
+    if model_scores is None:
+        return Expansion(ended, totals, origins, tokens, ended, totals)
+    before = beam.trail[:, -1].view(batch, width) if beam.trail.shape[1] else torch.zeros_like(ended)
+    trail = model_scores.view(batch, -1).gather(1, indices) + before.gather(1, origins)
+    return Expansion(ended, totals, origins, tokens, model_scores[:, :, rules.eos_id] + before, trail)
+
+
+def settle(expansion: Expansion, beam: Beam, rules: Rules, *, pools: Pools) -> np.ndarray:
+    """Put what ended or hit its limit into the pools. -> (B,) True where the sentence goes on."""
+    length = beam.tokens.shape[1]
+    totals, ended = expansion.totals.cpu().numpy(), expansion.ended.cpu().numpy()
+    best = totals[:, 0].astype(np.float64)
+    if np.isnan(best).any():
+        raise DivergedError("the model gives scores that are not numbers (NaN); its weights are damaged or training has diverged")
+    full = totals.shape[1] == rules.config.beam_size
+    ending = (ended > (totals[:, -1:] if full else NEVER)) & (ended > NEVER) & beam.open[:, None]
+    if ending.any():
+        rank = (totals[:, None, :] > ended[:, :, None]).sum(2) + (ended[:, None, :] > ended[:, :, None]).sum(2)
+        ending &= rank < rules.config.beam_size
+        collect(np.argwhere(ending), beam, rules, pools=pools, expansion=expansion)
+    at_limit = beam.open & ((rules.limits.maximum[beam.sentences] <= length) | (best == NEVER))
+    if at_limit.any():
+        previous = beam.totals.cpu().numpy() > NEVER
+        collect(np.argwhere(at_limit[:, None] & previous & ~ending), beam, rules, pools=pools, expansion=None)
+    threshold = pools.threshold[beam.sentences]
+    beaten = (threshold > NEVER) & (reachable(best, beam, rules) <= threshold)
+    return np.asarray(beam.open & ~at_limit & ~beaten)
+
+
+def reachable(best: np.ndarray, beam: Beam, rules: Rules) -> np.ndarray:
+    """(B,) the score that the best open hypothesis, with total `best` (B,), is taken to be able to reach; see `early_stop`."""
+    config, length = rules.config, beam.tokens.shape[1] + 1
+    match config.early_stop:
+        case "first":
+            return np.full_like(best, NEVER)
+        case "never":
+            return np.full_like(best, np.inf)
+        case "likely":
+            return np.asarray(best / length_divisor(config, length + 1))
+        case "best":
+            longest = rules.limits.maximum[beam.sentences] + 1
+            return np.asarray(best / np.array([length_divisor(config, int(limit)) for limit in longest]))
+
+
+def collect(cells: np.ndarray, beam: Beam, rules: Rules, *, pools: Pools, expansion: Expansion | None) -> None:
+    """Draw up the hypotheses in `cells` (count, 2) = (row of sentence, beam): with an end from `expansion`, else truncated as they are."""
+    tokens, trail = beam.tokens.cpu().numpy(), beam.trail.cpu().numpy()
+    totals = (beam.totals if expansion is None else expansion.ended).cpu().numpy()
+    ended_trail = None if expansion is None else expansion.ended_trail.cpu().numpy()
+    divisor = length_divisor(rules.config, tokens.shape[1] + 1)
+    for sentence, place in cells:
+        number, row, total = int(beam.sentences[sentence]), int(sentence) * beam.width + int(place), float(totals[sentence, place])
+        if expansion is not None and total / divisor <= pools.threshold[number]:
+            continue
+        sums = trail[row] if ended_trail is None else np.append(trail[row], ended_trail[sentence, place])
+        steps = np.diff(sums, prepend=np.float32(0)).tolist()
+        pools.add(number, make_hypothesis(tokens[row].tolist(), steps, total=total, truncated=expansion is None, config=rules.config))
+
+
+def next_rows(expansion: Expansion, still_open: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+    """-> rows (N',) that the state goes on with, None = all as they are; sentences (B',) that are kept, None = all."""
+    batch, width = expansion.ended.shape
+    origins = expansion.origins
+    beams = torch.arange(width, device=origins.device)
+    closed = batch - int(still_open.sum())
+    if closed == 0 and origins.shape[1] == width and (width == 1 or torch.equal(origins, beams.expand_as(origins))):
+        return None, None
+    rows = origins + torch.arange(0, batch * width, width, device=origins.device)[:, None]  # (B, W')
+    if closed < COMPACT_SHARE * batch:
+        return rows.view(-1), None
+    kept = torch.from_numpy(np.flatnonzero(still_open)).to(origins.device)
+    return rows[kept].view(-1), kept
+
+
+def advance(beam: Beam, expansion: Expansion, *, rows: Tensor | None, still_open: np.ndarray, kept: Tensor | None) -> Beam:
+    """The beam one token later, of the kept sentences."""
+    tokens, trail, totals = expansion.tokens, expansion.trail, expansion.totals
+    sentences = beam.sentences
+    if kept is not None:
+        tokens, trail, totals = tokens[kept], trail[kept], totals[kept]
+        sentences, still_open = sentences[still_open], still_open[still_open]
+    old_tokens = beam.tokens if rows is None else beam.tokens.index_select(0, rows)
+    old_trail = beam.trail if rows is None else beam.trail.index_select(0, rows)
+    return Beam(
+        torch.cat([old_tokens, tokens.reshape(-1, 1)], 1),
+        torch.cat([old_trail, trail.reshape(-1, 1)], 1),
+        totals,
+        sentences,
+        still_open,
+    )

@@ -1,0 +1,359 @@
+"""Prediction: raw source texts in, typed predictions out, in the order given, one for each.
+
+Validation, the command line and every other user of a trained model come through here. The decision to question: sources are
+sorted by length and searched in batches under a token budget, which changes the speed and never an answer; what cannot
+be searched (an empty line, a source that is longer than the model allows) is answered with an empty text and a flag.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from transduce.data.batch import Batch, Padded, pad_tokens
+from transduce.data.text import Codec
+from transduce.decode.batches import plan_batches
+from transduce.decode.forced import forced_log_probabilities
+from transduce.decode.hypotheses import Hypothesis
+from transduce.decode.scorers import EnsembleScorer, ModelScorer, Scorer
+from transduce.decode.search import SearchConfig, search
+from transduce.errors import ConfigError, DataError
+from transduce.model.seq2seq import Seq2Seq
+
+EMPTY, TOO_LONG, UNKNOWN = "empty_source", "source_too_long", "unknown_tokens"
+TARGET_TOO_LONG = "target_too_long"
+STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
+FORCED_TOKENS = 4096  # padded target tokens that forced scoring feeds at once
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One entry of an n-best list; fields as in `Prediction`."""
+
+    text: str
+    score: float
+    log_probability: float
+    tokens: tuple[str, ...]
+    token_probabilities: tuple[float, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model makes of one source.
+
+    score: what hypotheses were ranked by (length penalty included). log_probability: natural logarithm, the end included.
+    tokens: pieces for display, without begin and end; token_probabilities: one for each. alternatives: the whole n-best list, best
+    first, so its first entry is this prediction. truncated: the length limit was hit before the end. flags: empty_source,
+    source_too_long, unknown_tokens. num_unknown: source tokens that the vocabulary does not know. attention: (tokens + 1,
+    source_tokens + 1), the last row and column belong to the end of sequence; None unless asked for and given by the architecture.
+    """
+
+    text: str
+    score: float
+    log_probability: float
+    tokens: tuple[str, ...]
+    token_probabilities: tuple[float, ...]
+    alternatives: tuple[Alternative, ...]
+    truncated: bool
+    flags: tuple[str, ...]
+    source_tokens: tuple[str, ...]
+    num_unknown: int = 0
+    attention: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ForcedScore:
+    """A given target's log-probability, the end included; NaN and a flag where it cannot be computed.
+
+    tokens: pieces without the end; token_log_probabilities: one for each, and one for the end.
+    """
+
+    log_probability: float
+    tokens: tuple[str, ...]
+    token_log_probabilities: tuple[float, ...]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LengthCeilings:
+    """Longest source and target in tokens, end included, that the models were built for."""
+
+    source: int = 1024
+    target: int = 1024
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of an ensemble and how it reads the source."""
+
+    model: Seq2Seq
+    source_codec: Codec
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Encoded sources. rows: per member, per source. lengths: with the end, the longest of the members' readings."""
+
+    texts: list[str]
+    rows: list[list[np.ndarray]]
+    lengths: list[int]
+    flags: list[tuple[str, ...]]
+
+    def searchable(self) -> list[int]:
+        """Numbers of the sources that can be searched."""
+        return [number for number, flags in enumerate(self.flags) if EMPTY not in flags and TOO_LONG not in flags]
+
+
+class Predictor:
+    """One model, or several that share the target codec, ready to predict. Models are put into evaluation mode while in use."""
+
+    def __init__(
+        self,
+        models: Sequence[Seq2Seq],
+        source_codec: Codec,
+        target_codec: Codec,
+        *,
+        search: SearchConfig | None = None,
+        ceilings: LengthCeilings | None = None,
+    ) -> None:
+        self.members = tuple(Member(model, source_codec) for model in models)
+        self.target_codec = target_codec
+        self.search = search or SearchConfig()
+        self.ceilings = ceilings or LengthCeilings()
+
+    @property
+    def source_codec(self) -> Codec:
+        """How the (first) model reads sources."""
+        return self.members[0].source_codec
+
+    @classmethod
+    def load(cls, path: Path | str | Sequence[Path | str], *, threads: int | None = None) -> "Predictor":
+        """From a run folder or model directory, or several of them for an ensemble (mean of probabilities).
+
+        threads: processor threads for arithmetic; None leaves torch's setting. Raises CheckpointError, ConfigError.
+        """
+        from transduce.train.checkpoint import (
+            load_model,
+            resolve_model,
+        )  # here: training must not be imported to predict with a given model
+
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        if not paths:
+            raise ConfigError("no model was named: give a run folder or a model directory")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = [load_model(resolve_model(Path(one))) for one in paths]
+        first = loaded[0]
+        for one, other in zip(paths[1:], loaded[1:], strict=True):
+            if other.target_codec.digest != first.target_codec.digest:
+                raise ConfigError(f"{one} writes with another target codec than {paths[0]}; an ensemble must share it")
+        ceilings = LengthCeilings(
+            min(one.config.model.max_source_length for one in loaded), min(one.config.model.max_target_length for one in loaded)
+        )
+        predictor = cls([first.model], first.source_codec, first.target_codec, search=first.config.search, ceilings=ceilings)
+        predictor.members = tuple(Member(one.model, one.source_codec) for one in loaded)
+        return predictor
+
+    def predict(
+        self,
+        sources: Sequence[str],
+        *,
+        search: SearchConfig | None = None,
+        with_attention: bool = False,
+        prefixes: Sequence[str] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:
+        """One prediction per source, in the order given.
+
+        search: settings for this call instead of the predictor's own. prefixes: text that each output must begin with ("" = none).
+        on_progress: called with (done, all) after each batch. Raises DataError for a source that is too long under `too_long: refuse`
+        and for a prefix that the target vocabulary cannot write.
+        """
+        config = search or self.search
+        encoded = self._encode(sources, config)
+        starts = self._encode_prefixes(prefixes, len(sources))
+        results = [self._empty(encoded, number) for number in range(len(sources))]
+        numbers = encoded.searchable()
+        rows_each = config.beam_size if config.sampling is None else config.num_best
+        plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
+        done = len(sources) - len(numbers)
+        with _evaluation(self.members):
+            for places in plan:
+                batch = [numbers[place] for place in places]
+                found = self._search(encoded, batch, config, starts=starts)
+                attention = self._attend(encoded, batch, found) if with_attention else [None] * len(batch)
+                for number, hypotheses, weights in zip(batch, found, attention, strict=True):
+                    results[number] = self._prediction(encoded, number, hypotheses, attention=weights)
+                done += len(batch)
+                if on_progress is not None:
+                    on_progress(done, len(sources))
+        return results
+
+    def predict_stream(
+        self, lines: Iterable[str], *, search: SearchConfig | None = None, with_attention: bool = False, chunk_lines: int = STREAM_LINES
+    ) -> Iterator[Prediction]:
+        """Predictions in order while lines are still coming; holds `chunk_lines` of them at a time, whatever the size of the input."""
+        config, iterator, first = search or self.search, iter(lines), 1
+        while chunk := list(islice(iterator, chunk_lines)):
+            try:
+                yield from self.predict(chunk, search=config, with_attention=with_attention)
+            except DataError as error:
+                if error.line is None or first == 1:
+                    raise
+                raise DataError(f"{error} (counted from line {first} on)", line=error.line + first - 1) from error
+            first += len(chunk)
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[ForcedScore]:
+        """Log-probabilities of given targets, in the order given. Raises DataError when the numbers of texts differ."""
+        if len(sources) != len(targets):
+            raise DataError(f"{len(sources)} sources and {len(targets)} targets: one target per source is needed")
+        encoded = self._encode(sources, self.search)
+        rows = self.target_codec.encode_many(list(targets))
+        flags = [
+            own + ((TARGET_TOO_LONG,) if len(row) >= self.ceilings.target else ()) for own, row in zip(encoded.flags, rows, strict=True)
+        ]
+        results = [ForcedScore(float("nan"), tuple(self._pieces(row)), (), own) for row, own in zip(rows, flags, strict=True)]
+        numbers = [number for number in encoded.searchable() if TARGET_TOO_LONG not in flags[number]]
+        lengths = [max(encoded.lengths[number], len(rows[number]) + 1) for number in numbers]
+        target = self.target_codec.vocabulary
+        with _evaluation(self.members):
+            for places in plan_batches(lengths, budget=FORCED_TOKENS):
+                batch = [numbers[place] for place in places]
+                padded = pad_tokens([rows[number] for number in batch], eos_id=target.eos_id, pad_id=target.pad_id).to(self._device())
+                values = forced_log_probabilities([member.model for member in self.members], self._padded(encoded, batch), padded).cpu()
+                for number, row, length in zip(batch, values, padded.lengths.tolist(), strict=True):
+                    logs = tuple(row[:length].tolist())
+                    results[number] = ForcedScore(sum(logs), results[number].tokens, logs, flags[number])
+        return results
+
+    def _encode(self, sources: Sequence[str], config: SearchConfig) -> _Sources:
+        rows = [member.source_codec.encode_many(list(sources)) for member in self.members]
+        lengths = [max(len(row) for row in readings) + 1 for readings in zip(*rows, strict=True)]
+        unknown_id, flags = self.source_codec.vocabulary.unk_id, []
+        for line, (text, row, length) in enumerate(zip(sources, rows[0], lengths, strict=True), start=1):
+            if length > self.ceilings.source and config.too_long == "refuse":
+                raise DataError(f"the source has {length} tokens with its end; the model takes {self.ceilings.source}", "input", line)
+            found = {
+                EMPTY: length == 1 or not text.strip(),
+                TOO_LONG: length > self.ceilings.source,
+                UNKNOWN: bool((row == unknown_id).any()),
+            }
+            flags.append(tuple(flag for flag, raised in found.items() if raised))
+        return _Sources(list(sources), rows, lengths, flags)
+
+    def _encode_prefixes(self, prefixes: Sequence[str] | None, count: int) -> list[list[int]] | None:
+        if prefixes is None:
+            return None
+        if len(prefixes) != count:
+            raise DataError(f"{len(prefixes)} prefixes and {count} sources: one prefix per source is needed")
+        unknown, ceiling = self.target_codec.vocabulary.unk_id, self.ceilings.target - 1
+        rows = [row.tolist() for row in self.target_codec.encode_many(list(prefixes))]
+        for line, row in enumerate(rows, start=1):
+            if unknown in row:
+                raise DataError("the forced prefix has characters that the target vocabulary does not know", "prefixes", line)
+            if len(row) > ceiling:
+                raise DataError(f"the forced prefix has {len(row)} tokens; the model writes at most {ceiling}", "prefixes", line)
+        return rows
+
+    def _padded(self, encoded: _Sources, batch: Sequence[int]) -> list[Padded]:
+        """The batch as each member reads it, closed by its end-of-sequence."""
+        parts = []
+        for member, rows in zip(self.members, encoded.rows, strict=True):
+            vocabulary = member.source_codec.vocabulary
+            padded = pad_tokens([rows[number] for number in batch], eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id)
+            parts.append(padded.to(self._device()))
+        return parts
+
+    def _search(
+        self, encoded: _Sources, batch: Sequence[int], config: SearchConfig, *, starts: list[list[int]] | None
+    ) -> list[list[Hypothesis]]:
+        scorers = [
+            ModelScorer(member.model, source, max_length=self.ceilings.target)
+            for member, source in zip(self.members, self._padded(encoded, batch), strict=True)
+        ]
+        scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
+        prefixes = None if starts is None else [starts[number] for number in batch]
+        keys = None if config.sampling is None else [text_key(encoded.texts[number]) for number in batch]
+        return search(scorer, config=config, prefixes=prefixes, keys=keys)
+
+    def _attend(self, encoded: _Sources, batch: Sequence[int], found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
+        """Attention of the best outputs, read off the first model with the output as given target."""
+        vocabulary = self.target_codec.vocabulary
+        rows = [np.asarray(hypotheses[0].tokens, dtype=np.int64) for hypotheses in found]
+        target = pad_tokens(rows, eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id).to(self._device())
+        source = self._padded(encoded, batch)[0]
+        with torch.inference_mode():
+            weights = self.members[0].model.attention(Batch(torch.arange(len(batch), device=self._device()), source, target))
+        if weights is None:
+            return [None] * len(batch)
+        sizes = zip(target.lengths.tolist(), source.lengths.tolist(), strict=True)
+        return [row[:length, :width].copy() for row, (length, width) in zip(weights.float().cpu().numpy(), sizes, strict=True)]
+
+    def _prediction(self, encoded: _Sources, number: int, hypotheses: list[Hypothesis], *, attention: np.ndarray | None) -> Prediction:
+        entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
+        return self._from_entries(encoded, number, entries, attention=attention)
+
+    def _empty(self, encoded: _Sources, number: int) -> Prediction:
+        return self._from_entries(encoded, number, (Alternative("", 0.0, 0.0, (), (), False),), attention=None)
+
+    def _from_entries(
+        self, encoded: _Sources, number: int, entries: tuple[Alternative, ...], *, attention: np.ndarray | None
+    ) -> Prediction:
+        best, row = entries[0], encoded.rows[0][number]
+        return Prediction(
+            text=best.text,
+            score=best.score,
+            log_probability=best.log_probability,
+            tokens=best.tokens,
+            token_probabilities=best.token_probabilities,
+            alternatives=entries,
+            truncated=best.truncated,
+            flags=encoded.flags[number],
+            source_tokens=tuple(self.source_codec.pieces(row.tolist())),
+            num_unknown=int((row == self.source_codec.vocabulary.unk_id).sum()),
+            attention=attention,
+        )
+
+    def _alternative(self, hypothesis: Hypothesis) -> Alternative:
+        count = len(hypothesis.tokens)
+        return Alternative(
+            text=self.target_codec.decode(hypothesis.tokens),
+            score=hypothesis.score,
+            log_probability=hypothesis.log_probability,
+            tokens=tuple(self._pieces(hypothesis.tokens)),
+            token_probabilities=tuple(np.exp(hypothesis.token_log_probabilities[:count]).tolist()),
+            truncated=hypothesis.truncated,
+        )
+
+    def _pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        return self.target_codec.pieces([int(token) for token in ids])
+
+    def _device(self) -> torch.device:
+        return next(self.members[0].model.parameters()).device
+
+
+class _evaluation:  # noqa: N801 - a context manager reads as a verb
+    """Models in evaluation mode inside, as they were afterwards (validation runs between training steps)."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.models = [member.model for member in members]
+
+    def __enter__(self) -> None:
+        self.training = [model.training for model in self.models]
+        for model in self.models:
+            model.eval()
+
+    def __exit__(self, *problem: object) -> None:
+        for model, training in zip(self.models, self.training, strict=True):
+            model.train(training)
+
+
+def text_key(text: str) -> int:
+    """What the random draws of a source depend on, besides the seed: a number in [0, 2**64) hashed from its text."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
