@@ -34,9 +34,9 @@ class SignalGuard:
 
     def check(self) -> None:
         """Raises Interrupted when a signal has come."""
-        if self._received is not None:
-            received, self._received, self._immediate = self._received, None, False
-            raise _interrupted(received)
+        if self._received is not None:  # kept: an exception that Python swallows (in a destructor) comes again at the next check
+            self._immediate = False
+            raise _interrupted(self._received)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
