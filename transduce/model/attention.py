@@ -156,6 +156,8 @@ class KeyValueCache:
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put keys and values (N, G, 1, K) at the last used position -> all of the layer so far, (N, G, t + 1, K) each."""
         position = self.used - 1
+        if torch.is_grad_enabled():  # what earlier layers and steps read must stay as it was for their backward
+            self.buffer = self.buffer.clone()
         self.buffer[0, layer, :, :, position : position + 1] = keys
         self.buffer[1, layer, :, :, position : position + 1] = values
         return self.buffer[0, layer, :, :, : self.used], self.buffer[1, layer, :, :, : self.used]
