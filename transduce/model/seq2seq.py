@@ -14,7 +14,8 @@ from transduce.data.batch import Batch, Padded
 from transduce.model.frontends import TokenEmbedding, TokenFrontend, Vocabulary, reversed_positions
 from transduce.model.heads import TokenHead
 from transduce.model.interface import Decoder, Encoder, Memory, State
-from transduce.model.recurrent import RecurrentDecoder, RecurrentDecoderConfig, RecurrentEncoder, RecurrentEncoderConfig
+from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
+from transduce.model.recurrent_decoder import RecurrentDecoder, RecurrentDecoderConfig
 from transduce.model.ssru import SSRUDecoder, SSRUDecoderConfig
 from transduce.model.transformer import TransformerDecoder, TransformerDecoderConfig, TransformerEncoder, TransformerEncoderConfig
 from transduce.settings import Settings
