@@ -1,0 +1,288 @@
+"""From the user's files to batches: the data settings, the loader, and `prepare`, which does all of it.
+
+In: `DataConfig` and a seed. Out: codecs, a training and a validation loader, validation strings, and a report.
+The decision a reader would question: batches are made in the training thread. Making one is a few vectorised copies
+out of mapped memory, well below a hundredth of a training step on a processor, and a queue between them would be one more thing
+that can hang.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import sentencepiece
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from transduce.data.batch import Batch, Padded
+from transduce.data.cache import Cache, default_cache, key_of
+from transduce.data.examples import CorpusConfig, Errors, read_pairs
+from transduce.data.plan import BatchPlan, Rows, corpus_counts, epoch_rows, generator, plan_batches
+from transduce.data.report import CorpusReport, DataReport, Lossless, merge_lossless
+from transduce.data.store import PairStore, StoreOptions, TokenArrays, build_store, corpus_key
+from transduce.data.text import Codec, CodecConfig, SentencePieceConfig, fit_codec, load_codec
+from transduce.errors import ConfigError, DataError
+from transduce.model.frontends import Vocabulary
+from transduce.settings import Settings
+
+
+class DataConfig(Settings):
+    """What is read, how it becomes tokens, and how tokens become batches."""
+
+    train: list[CorpusConfig] = Field(min_length=1)
+    """One corpus or a list of them, mixed by `weight` or `temperature`."""
+    valid: CorpusConfig
+    """The corpus that training is judged by."""
+    source_codec: CodecConfig = SentencePieceConfig()
+    """How sources become tokens; its `kind` is sentencepiece, characters, bytes or words."""
+    target_codec: CodecConfig = SentencePieceConfig()
+    """How targets become tokens; its `kind` is sentencepiece, characters, bytes or words."""
+    joint_vocabulary: bool = False
+    """One codec for both ends, learned from both. It is enough to describe it as one of source_codec and target_codec."""
+    errors: Errors = "strict"
+    """`strict` stops at the first bad record with file and line; `tolerant` leaves bad records out and counts them."""
+    max_source_tokens: int = Field(default=256, ge=2)
+    """Longest source, end of sequence included. Longer pairs are counted, reported and left out of training."""
+    max_target_tokens: int = Field(default=256, ge=2)
+    """Longest target, end of sequence included. Longer pairs are counted, reported and left out of training."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Mixing of corpora without weights: shares are proportional to size ** (1 / temperature)."""
+    max_tokens_per_batch: int = Field(default=4096, ge=1)
+    """Budget of a batch, padding included: max(source width, target width) * rows."""
+    cache_dir: Path | None = None
+    """Where encoded data and learned codecs are kept between runs; None = `transduce` in the XDG cache home."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, tree: Any) -> Any:
+        """One corpus is a list of one; a joint codec described once stands for both ends."""
+        if not isinstance(tree, dict):
+            return tree
+        tree = dict(tree)
+        if "train" in tree and not isinstance(tree["train"], list | tuple):
+            tree["train"] = [tree["train"]]
+        if tree.get("joint_vocabulary") is True and ("source_codec" in tree) != ("target_codec" in tree):
+            tree["source_codec"] = tree["target_codec"] = tree.get("source_codec", tree.get("target_codec"))
+        return tree
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        weighted = [corpus.weight is not None for corpus in self.train]
+        if any(weighted) and not all(weighted):
+            name = self.train[weighted.index(False)].name
+            raise ConfigError(f"data.train: {name} has no `weight` but others have; give one to all, or to none (then `temperature` mixes)")
+        if any(weighted) and self.temperature != 1:
+            raise ConfigError("data.temperature: not allowed together with weights in data.train; use one of them")
+        if self.joint_vocabulary and self.source_codec != self.target_codec:
+            raise ConfigError("data.joint_vocabulary: source_codec and target_codec must be the same, or only one of them given")
+        if max(self.max_source_tokens, self.max_target_tokens) > self.max_tokens_per_batch:
+            raise ConfigError(
+                f"data.max_tokens_per_batch: {self.max_tokens_per_batch} has no room for one pair of "
+                f"{max(self.max_source_tokens, self.max_target_tokens)} tokens; raise it, or lower max_source_tokens and max_target_tokens"
+            )
+        return self
+
+    @property
+    def weights(self) -> list[float] | None:
+        """Explicit corpus weights, if there are any."""
+        weights = [corpus.weight for corpus in self.train if corpus.weight is not None]
+        return weights or None
+
+
+class Loader:
+    """Batches of similar length from one or several stores.
+
+    `Batch.ids` numbers pairs over all stores in a row. With `seed` None nothing is shuffled and nothing mixed (validation).
+    """
+
+    def __init__(
+        self, stores: Sequence[PairStore], *, config: DataConfig, vocabularies: tuple[Vocabulary, Vocabulary], seed: int | None
+    ) -> None:
+        self.stores = tuple(stores)
+        self.sizes = [len(store) for store in stores]
+        self._firsts = np.cumsum([0, *self.sizes])
+        self._vocabularies = vocabularies
+        self._budget = config.max_tokens_per_batch
+        self._seed = seed
+        mixed = seed is not None and len(stores) > 1
+        self.counts = corpus_counts(self.sizes, weights=config.weights, temperature=config.temperature) if mixed else self.sizes
+        self._source_widths = _all_widths([store.source for store in stores])
+        self._target_widths = _all_widths([store.target for store in stores])
+        self._planned: tuple[int, BatchPlan] | None = None
+
+    def __len__(self) -> int:
+        """Pairs in all stores, and in an epoch."""
+        return sum(self.sizes)
+
+    def plan(self, epoch: int) -> BatchPlan:
+        """The batches of an epoch; the last plan is kept."""
+        if self._seed is None:
+            epoch = 0
+        if self._planned is None or self._planned[0] != epoch:
+            self._planned = None  # so that the old plan's memory is free for the new one
+            self._planned = (epoch, self._make_plan(epoch))
+        return self._planned[1]
+
+    def _make_plan(self, epoch: int) -> BatchPlan:
+        if self._seed is None:
+            rows, shuffle = np.arange(len(self)), None
+        else:
+            rows = epoch_rows(self.sizes, self.counts, seed=self._seed, epoch=epoch)
+            shuffle = generator(self._seed, 3, epoch)
+        return plan_batches(rows, self._source_widths, self._target_widths, budget=self._budget, shuffle=shuffle)
+
+    def num_batches(self, epoch: int) -> int:
+        """Batches of an epoch; they differ a little from epoch to epoch."""
+        return len(self.plan(epoch))
+
+    def padding_share(self, epoch: int) -> float:
+        """Padding over all cells of an epoch's source and target rectangles, 0 to 1."""
+        return self.plan(epoch).padding_share
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on, which costs the same wherever it is."""
+        plan = self.plan(epoch)
+        for index in range(start, len(plan)):
+            yield self.gather(plan.batch(index))
+
+    def gather(self, rows: Rows) -> Batch:
+        """The pairs numbered `rows` (B,) as a batch."""
+        source = self._rectangle(rows, [store.source for store in self.stores], self._vocabularies[0])
+        target = self._rectangle(rows, [store.target for store in self.stores], self._vocabularies[1])
+        return Batch(torch.from_numpy(rows.astype(np.int64)), source, target)
+
+    def _rectangle(self, rows: Rows, ends: list[TokenArrays], vocabulary: Vocabulary) -> Padded:
+        """One end of the pairs, each row closed by the end of sequence."""
+        lengths = np.empty(len(rows), dtype=np.int64)
+        owners = np.searchsorted(self._firsts, rows, side="right") - 1
+        parts = [(arrays, np.flatnonzero(owners == number), self._firsts[number]) for number, arrays in enumerate(ends)]
+        for arrays, places, first in parts:
+            lengths[places] = arrays.lengths[rows[places] - first]
+        data = np.full((len(rows), int(lengths.max(initial=0)) + 1), vocabulary.pad_id, dtype=np.int64)
+        for arrays, places, first in parts:
+            _fill(data, arrays, places=places, rows=rows[places] - first)
+        data[np.arange(len(rows)), lengths] = vocabulary.eos_id
+        return Padded(torch.from_numpy(data), torch.from_numpy(lengths + 1))
+
+
+def _fill(data: NDArray[np.int64], arrays: TokenArrays, *, places: Rows, rows: Rows) -> None:
+    """Copy rows of a store to the given places of a rectangle, all of them at once."""
+    lengths = arrays.lengths[rows].astype(np.int64)
+    total = int(lengths.sum())
+    columns = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # 0 .. length - 1 of each row
+    data[np.repeat(places, lengths), columns] = arrays.ids[np.repeat(arrays.offsets[rows], lengths) + columns]
+
+
+def _all_widths(ends: list[TokenArrays]) -> NDArray[np.int32]:
+    """Widths of all pairs in a row, end of sequence included."""
+    return np.concatenate([arrays.lengths for arrays in ends]) + np.int32(1)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Everything that training needs of the data."""
+
+    source_codec: Codec
+    target_codec: Codec
+    train: Loader
+    valid: Loader
+    """Fixed order; without the pairs that are too long for `max_source_tokens` and `max_target_tokens`."""
+    valid_pairs: list[tuple[str, str]]
+    """All validation pairs as text, in file order."""
+    report: DataReport
+    lossless: tuple[Lossless, Lossless]
+    """Source and target: how many of the checked training values do not survive the codec."""
+
+
+def prepare(
+    config: DataConfig, seed: int, *, codecs: tuple[Codec, Codec] | None = None, say: Callable[[str], None] | None = None
+) -> PreparedData:
+    """Read, check, learn codecs (unless given, as on resume), encode and plan; from the cache where nothing has changed.
+
+    `say` gets the report line by line. Raises DataError for bad records and missing files, ConfigError for settings
+    that do not fit the data, StorageError if the cache cannot be written.
+    """
+    cache = Cache(config.cache_dir or default_cache())
+    for corpus in (*config.train, config.valid):
+        corpus_key(corpus, cache)  # opens every file before any work is done
+    pair = codecs or _fitted_codecs(config, seed, cache)
+    options = StoreOptions(config.errors, config.max_source_tokens, config.max_target_tokens)
+    report = DataReport()
+    stores = [build_store(corpus, codecs=pair, options=options, cache=cache, report=report) for corpus in config.train]
+    _check_filled(stores, report.corpora, "training")
+    kept = StoreOptions(config.errors, config.max_source_tokens, config.max_target_tokens, validation=True)
+    valid_store = build_store(config.valid, codecs=pair, options=kept, cache=cache, report=report)
+    valid_records = read_pairs(config.valid, errors=config.errors, report=DataReport(), keep_empty=True)
+    vocabularies = (pair[0].vocabulary, pair[1].vocabulary)
+    train = Loader(stores, config=config, vocabularies=vocabularies, seed=seed)
+    report.padding_share = train.padding_share(0)
+    prepared = PreparedData(
+        source_codec=pair[0],
+        target_codec=pair[1],
+        train=train,
+        valid=Loader([valid_store], config=config, vocabularies=vocabularies, seed=None),
+        valid_pairs=[(record.source, record.target) for record in valid_records],
+        report=report,
+        lossless=_lossless(report.corpora[: len(stores)]),
+    )
+    _check_filled([valid_store], report.corpora[-1:], "validation")
+    for line in _vocabulary_lines(config, pair) + report.lines():
+        (say or _silent)(line)
+    return prepared
+
+
+def _silent(_line: str) -> None:
+    """Where nobody listens; the report is returned all the same."""
+
+
+def _lossless(corpora: Sequence[CorpusReport]) -> tuple[Lossless, Lossless]:
+    return merge_lossless([corpus.source_lossless for corpus in corpora]), merge_lossless([corpus.target_lossless for corpus in corpora])
+
+
+def _check_filled(stores: Sequence[PairStore], corpora: Sequence[CorpusReport], purpose: str) -> None:
+    if not sum(map(len, stores)):
+        raise DataError(f"no pair is left for {purpose}:\n" + "\n".join(line for corpus in corpora for line in corpus.lines()))
+
+
+def _vocabulary_lines(config: DataConfig, codecs: tuple[Codec, Codec]) -> list[str]:
+    lines = []
+    for end, settings, codec in zip(("source", "target"), (config.source_codec, config.target_codec), codecs, strict=True):
+        asked = settings.vocabulary_size if settings.kind == "sentencepiece" and settings.model_file is None else None
+        real = codec.vocabulary.size
+        fewer = "" if asked is None or asked == real else f" ({asked} asked for: the data has no more)"
+        lines.append(f"{end} codec: {codec.kind}, {real} pieces{fewer}{', the same for both ends' if config.joint_vocabulary else ''}")
+    return lines[:1] if config.joint_vocabulary else lines
+
+
+def _fitted_codecs(config: DataConfig, seed: int, cache: Cache) -> tuple[Codec, Codec]:
+    if config.joint_vocabulary:
+        codec = _fitted(config, config.source_codec, ends=(0, 1), seed=seed, cache=cache)
+        return codec, codec
+    source = _fitted(config, config.source_codec, ends=(0,), seed=seed, cache=cache)
+    return source, _fitted(config, config.target_codec, ends=(1,), seed=seed, cache=cache)
+
+
+def _fitted(config: DataConfig, settings: CodecConfig, *, ends: tuple[int, ...], seed: int, cache: Cache) -> Codec:
+    """The codec learned from the given ends of all training corpora, from the cache if they have not changed."""
+    brought = None if settings.kind != "sentencepiece" or settings.model_file is None else settings.model_file
+    if brought is not None or settings.kind == "bytes":
+        return fit_codec(settings, (), seed)
+    tree = {
+        "corpora": [corpus_key(corpus, cache) for corpus in config.train],
+        "errors": config.errors,
+        "codec": settings.model_dump(mode="json"),
+        "ends": ends,
+        "seed": seed,
+        "trainer": sentencepiece.__version__,
+    }
+    texts = (record[end] for end in ends for record in _all_records(config))
+    return load_codec(cache.entry(f"codecs/{key_of(tree)}", lambda directory: fit_codec(settings, texts, seed).save(directory)))
+
+
+def _all_records(config: DataConfig) -> Iterator[Any]:
+    """Every training record; what is wrong with it is counted when the corpora are encoded."""
+    return chain.from_iterable(read_pairs(corpus, errors=config.errors, report=DataReport()) for corpus in config.train)
