@@ -1,0 +1,46 @@
+# `make demo` and `make test` work on a machine with Python 3.11 and nothing else installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_JOBS ?= 2
+
+.PHONY: help venv demo test check results-text clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo          set up, train a small model on dates (minutes), show what it learned"
+	@echo "make test          set up and run the whole test suite"
+	@echo "make check         ruff, mypy --strict, policy test"
+	@echo "make results-text  reproduce the figures of docs/results.md (hours)"
+	@echo "make clean         remove .venv and everything that can be made again"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "transduce needs Python 3.11 or newer; PYTHON=python3.12 make ... names another one" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/dates/demo.py
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_JOBS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict transduce
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_policy.py
+
+results-text: $(STAMP)
+	$(BIN)/python scripts/results_text.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

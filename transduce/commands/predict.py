@@ -1,0 +1,139 @@
+"""`transduce predict`: source lines in, one target line (or JSON line) out for each, in their order.
+
+Predictions go to standard output or a file, everything else to standard error. The decision to question: lines are read
+and answered in chunks, so that sentences of like length share a batch; at a terminal every line is answered at once.
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import TextIO
+
+from transduce.commands.ask import search_settings
+from transduce.data.examples import read_lines
+from transduce.errors import ConfigError, DataError, StorageError
+from transduce.predict import Prediction, Predictor
+from transduce.tree import listed, nearest
+
+CHUNK_LINES = 1024
+STYLES = ("text", "jsonl")
+SECONDS_BETWEEN_NEWS = 10.0
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How predictions are asked for and written. `style` is text or jsonl."""
+
+    style: str = "text"
+    prefix: str | None = None
+    prefix_file: Path | None = None
+    chunk_lines: int | None = None
+    beam: int | None = None
+    num_best: int | None = None
+
+
+@dataclass
+class _Tally:
+    """What is told on standard error at the end."""
+
+    lines: int = 0
+    flags: Counter[str] = field(default_factory=Counter)
+
+
+def predict_lines(
+    models: Sequence[Path], source: str, *, output: Path | None, options: PredictOptions, words: Sequence[str], threads: int | None
+) -> None:
+    """Answer every line of `source` (a file or "-"). Raises DataError with the line that cannot be read."""
+    if options.style not in STYLES:
+        raise ConfigError(f"--format {options.style} is not allowed: {listed(STYLES)}{nearest(options.style, STYLES)}")
+    if options.prefix is not None and options.prefix_file is not None:
+        raise ConfigError("--prefix and --prefix-file are both given; choose one")
+    predictor = Predictor.load(list(models), threads=threads)
+    search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
+    tally = _Tally()
+    with _opened(output) as stream:
+        started = time.monotonic()
+        for number, (sources, prefixes) in enumerate(_chunks(source, options)):
+            predictions = predictor.predict(sources, search=search, prefixes=prefixes)
+            for position, prediction in enumerate(predictions, start=tally.lines):
+                stream.write(_written(position, prediction, options.style, search.num_best))
+                tally.flags.update(prediction.flags)
+            stream.flush()
+            tally.lines += len(sources)
+            if number and time.monotonic() - started > SECONDS_BETWEEN_NEWS:
+                started = time.monotonic()
+                print(f"{tally.lines} lines", file=sys.stderr)
+    for flag, count in sorted(tally.flags.items()):
+        print(f"warning: {count} of {tally.lines} lines: {flag}", file=sys.stderr)
+
+
+class _opened:  # noqa: N801 - a context manager reads as a verb
+    """The stream to write to: standard output, or a file that is closed at the end."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.stream: TextIO | None = None
+
+    def __enter__(self) -> TextIO:
+        if self.path is None:
+            return sys.stdout
+        try:
+            self.stream = self.path.open("w", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
+        return self.stream
+
+    def __exit__(self, *problem: object) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+def _chunks(source: str, options: PredictOptions) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Sources and their prefixes, some lines at a time."""
+    size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
+    lines = read_lines(None if source == "-" else Path(source))
+    if options.prefix_file is None:
+        while chunk := list(islice(lines, size)):
+            yield chunk, None if options.prefix is None else [options.prefix] * len(chunk)
+        return
+    pairs = _paired(lines, read_lines(options.prefix_file), options.prefix_file)
+    while both := list(islice(pairs, size)):
+        yield [line for line, _ in both], [prefix for _, prefix in both]
+
+
+def _paired(lines: Iterator[str], prefixes: Iterator[str], path: Path) -> Iterator[tuple[str, str]]:
+    for number, (line, prefix) in enumerate(zip_longest(lines, prefixes), start=1):
+        if line is None or prefix is None:
+            raise DataError("one prefix per source line is needed, and the numbers of lines differ", path, number)
+        yield line, prefix
+
+
+def _written(number: int, prediction: Prediction, style: str, num_best: int) -> str:
+    """The line or lines of one prediction. A line break inside a predicted text becomes a space: one line in, one out."""
+    if style == "jsonl":
+        return json.dumps(_plain(prediction), ensure_ascii=False) + "\n"
+    if num_best == 1:
+        return _one_line(prediction.text) + "\n"
+    return "".join(f"{number}\t{entry.score:.4f}\t{_one_line(entry.text)}\n" for entry in prediction.alternatives)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _plain(prediction: Prediction) -> dict[str, object]:
+    """What is known of a prediction as JSON values."""
+    return {
+        "text": prediction.text,
+        "score": prediction.score,
+        "truncated": prediction.truncated,
+        "flags": list(prediction.flags),
+        "tokens": list(prediction.tokens),
+        "token_probabilities": [float(probability) for probability in prediction.token_probabilities],
+        "alternatives": [{"text": entry.text, "score": entry.score} for entry in prediction.alternatives],
+    }

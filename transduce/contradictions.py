@@ -1,0 +1,70 @@
+"""What no single field can see: combinations of settings that cannot work, refused before training with the way out.
+
+In: a whole `RunConfig`. Out: nothing, or one ConfigError that names every contradiction found. What needs the built
+model (the sizes of an encoder's summary, say) is found by the one-batch trial before the first step instead.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from transduce.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transduce.config import RunConfig
+
+# Between these, neither a factor of noam's own curve nor a peak learning rate makes sense.
+SMALLEST_NOAM_FACTOR = 0.05
+LARGEST_PEAK = 0.2
+
+
+def check_run(config: "RunConfig") -> None:
+    """Raises ConfigError that lists all contradictions of a configuration, one per line."""
+    found = [*_model(config), *_lengths(config), *_training(config)]
+    if found:
+        raise ConfigError("\n".join(found))
+
+
+def _model(config: "RunConfig") -> Iterator[str]:
+    model, decoder = config.model, config.model.decoder
+    if model.tie == "all" and not config.data.joint_vocabulary:
+        yield "model.tie = all needs data.joint_vocabulary = true, one vocabulary for both ends (or choose model.tie = output)"
+    if decoder.kind == "lstm" or decoder.kind == "gru":
+        if decoder.attention == "none" and decoder.attend is not None:
+            yield f"model.decoder.attend = {decoder.attend} needs an attention, but model.decoder.attention = none"
+        if decoder.attention == "multihead" and decoder.width % decoder.heads:
+            yield f"model.decoder.heads = {decoder.heads} does not divide model.decoder.width = {decoder.width}"
+
+
+def _lengths(config: "RunConfig") -> Iterator[str]:
+    model = config.model
+    ends = (
+        ("source", "encoder", model.encoder, config.data.max_source_tokens, model.max_source_length),
+        ("target", "decoder", model.decoder, config.data.max_target_tokens, model.max_target_length),
+    )
+    for end, part, stack, trained, longest in ends:
+        if trained > longest:
+            yield f"data.max_{end}_tokens = {trained} is above model.max_{end}_length = {longest}; raise the latter or lower the former"
+        if stack.kind == "transformer" and stack.positions == "learned" and stack.max_positions < longest:
+            yield (
+                f"model.{part}.max_positions = {stack.max_positions} is below model.max_{end}_length = {longest}: "
+                "learned positions end there; make them equal, or choose other positions"
+            )
+    for name, length in (("max_length", config.search.max_length), ("min_length", config.search.min_length)):
+        if length is not None and length >= model.max_target_length and name == "min_length":
+            yield f"search.{name} = {length} is not below model.max_target_length = {model.max_target_length}"
+        elif length is not None and length > model.max_target_length:
+            yield f"search.{name} = {length} is above model.max_target_length = {model.max_target_length}"
+
+
+def _training(config: "RunConfig") -> Iterator[str]:
+    train = config.train
+    if train.max_minutes is None and train.max_steps is None and train.max_epochs is None:
+        yield "train has no end: set train.max_minutes, train.max_steps or train.max_epochs (the first that is reached ends the run)"
+    if train.metric != "loss" and train.metric not in train.validation.metrics:
+        wanted = ", ".join((*train.validation.metrics, train.metric))
+        yield f"train.metric = {train.metric} is not measured: set train.validation.metrics = [{wanted}] (or train.metric = loss)"
+    factor = train.optimizer.learning_rate
+    if train.schedule.kind == "noam" and factor < SMALLEST_NOAM_FACTOR:
+        yield f"train.optimizer.learning_rate = {factor:g} multiplies the noam schedule's own curve: use 1 or so, or another schedule.kind"
+    if train.schedule.kind != "noam" and factor > LARGEST_PEAK:
+        yield f"train.optimizer.learning_rate = {factor:g} is the peak of schedule {train.schedule.kind}: use 1e-3 or so (1 is for noam)"
