@@ -176,44 +176,25 @@ class Predictor:
         and for a prefix that the target vocabulary cannot write.
         """
         config = search or self.search
-        encoded = self._encode(sources, config)
+        encoded = self._encode(sources, config, first_line=1)
         starts = self._encode_prefixes(prefixes, len(sources))
-        results = [self._empty(encoded, number) for number in range(len(sources))]
-        numbers = encoded.searchable()
-        rows_each = config.beam_size if config.sampling is None else config.num_best
-        plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
-        done = len(sources) - len(numbers)
-        with _evaluation(self.members):
-            for places in plan:
-                batch = [numbers[place] for place in places]
-                found = self._search(encoded, batch, config, starts=starts)
-                attention = self._attend(encoded, batch, found) if with_attention else [None] * len(batch)
-                for number, hypotheses, weights in zip(batch, found, attention, strict=True):
-                    results[number] = self._prediction(encoded, number, hypotheses, attention=weights)
-                done += len(batch)
-                if on_progress is not None:
-                    on_progress(done, len(sources))
-        return results
+        return self._predict(encoded, config, starts=starts, with_attention=with_attention, on_progress=on_progress)
 
     def predict_stream(
         self, lines: Iterable[str], *, search: SearchConfig | None = None, with_attention: bool = False, chunk_lines: int = STREAM_LINES
     ) -> Iterator[Prediction]:
         """Predictions in order while lines are still coming; holds `chunk_lines` of them at a time, whatever the size of the input."""
-        config, iterator, first = search or self.search, iter(lines), 1
+        config, iterator, first_line = search or self.search, iter(lines), 1
         while chunk := list(islice(iterator, chunk_lines)):
-            try:
-                yield from self.predict(chunk, search=config, with_attention=with_attention)
-            except DataError as error:
-                if error.line is None or first == 1:
-                    raise
-                raise DataError(f"{error} (counted from line {first} on)", line=error.line + first - 1) from error
-            first += len(chunk)
+            encoded = self._encode(chunk, config, first_line=first_line)
+            yield from self._predict(encoded, config, starts=None, with_attention=with_attention, on_progress=None)
+            first_line += len(chunk)
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[ForcedScore]:
         """Log-probabilities of given targets, in the order given. Raises DataError when the numbers of texts differ."""
         if len(sources) != len(targets):
             raise DataError(f"{len(sources)} sources and {len(targets)} targets: one target per source is needed")
-        encoded = self._encode(sources, self.search)
+        encoded = self._encode(sources, self.search, first_line=1)
         rows = self.target_codec.encode_many(list(targets))
         flags = [
             own + ((TARGET_TOO_LONG,) if len(row) >= self.ceilings.target else ()) for own, row in zip(encoded.flags, rows, strict=True)
@@ -232,11 +213,11 @@ class Predictor:
                     results[number] = ForcedScore(sum(logs), results[number].tokens, logs, flags[number])
         return results
 
-    def _encode(self, sources: Sequence[str], config: SearchConfig) -> _Sources:
+    def _encode(self, sources: Sequence[str], config: SearchConfig, *, first_line: int) -> _Sources:
         rows = [member.source_codec.encode_many(list(sources)) for member in self.members]
         lengths = [max(len(row) for row in readings) + 1 for readings in zip(*rows, strict=True)]
         unknown_id, flags = self.source_codec.vocabulary.unk_id, []
-        for line, (text, row, length) in enumerate(zip(sources, rows[0], lengths, strict=True), start=1):
+        for line, (text, row, length) in enumerate(zip(sources, rows[0], lengths, strict=True), start=first_line):
             if length > self.ceilings.source and config.too_long == "refuse":
                 raise DataError(f"the source has {length} tokens with its end; the model takes {self.ceilings.source}", "input", line)
             found = {
@@ -260,6 +241,33 @@ class Predictor:
             if len(row) > ceiling:
                 raise DataError(f"the forced prefix has {len(row)} tokens; the model writes at most {ceiling}", "prefixes", line)
         return rows
+
+    def _predict(
+        self,
+        encoded: _Sources,
+        config: SearchConfig,
+        *,
+        starts: list[list[int]] | None,
+        with_attention: bool,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> list[Prediction]:
+        results = [self._empty(encoded, number) for number in range(len(encoded.texts))]
+        numbers = encoded.searchable()
+        rows_each = config.beam_size if config.sampling is None else config.num_best
+        plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
+        done = len(results) - len(numbers)
+        with _evaluation(self.members):
+            for places in plan:
+                batch = [numbers[place] for place in places]
+                found = self._search(encoded, batch, config, starts=starts)
+                attention = self._attend(encoded, batch, found) if with_attention else [None] * len(batch)
+                for number, hypotheses, weights in zip(batch, found, attention, strict=True):
+                    entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
+                    results[number] = self._prediction(encoded, number, entries, attention=weights)
+                done += len(batch)
+                if on_progress is not None:
+                    on_progress(done, len(results))
+        return results
 
     def _padded(self, encoded: _Sources, batch: Sequence[int]) -> list[Padded]:
         """The batch as each member reads it, closed by its end-of-sequence."""
@@ -295,16 +303,10 @@ class Predictor:
         sizes = zip(target.lengths.tolist(), source.lengths.tolist(), strict=True)
         return [row[:length, :width].copy() for row, (length, width) in zip(weights.float().cpu().numpy(), sizes, strict=True)]
 
-    def _prediction(self, encoded: _Sources, number: int, hypotheses: list[Hypothesis], *, attention: np.ndarray | None) -> Prediction:
-        entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
-        return self._from_entries(encoded, number, entries, attention=attention)
-
     def _empty(self, encoded: _Sources, number: int) -> Prediction:
-        return self._from_entries(encoded, number, (Alternative("", 0.0, 0.0, (), (), False),), attention=None)
+        return self._prediction(encoded, number, (Alternative("", 0.0, 0.0, (), (), False),), attention=None)
 
-    def _from_entries(
-        self, encoded: _Sources, number: int, entries: tuple[Alternative, ...], *, attention: np.ndarray | None
-    ) -> Prediction:
+    def _prediction(self, encoded: _Sources, number: int, entries: tuple[Alternative, ...], *, attention: np.ndarray | None) -> Prediction:
         best, row = entries[0], encoded.rows[0][number]
         return Prediction(
             text=best.text,
