@@ -1,0 +1,119 @@
+"""Pictures as PNG files: attention, learning curves, scores by source length. Drawn with matplotlib (extra `plot`).
+
+In: arrays and recorded figures. Out: a file, written beside its place and renamed. The decision to question: matplotlib's
+object interface is used, never pyplot, so that no global figure list and no display is involved.
+"""
+
+import unicodedata
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transduce.errors import ConfigError
+from transduce.metrics.by_length import LengthScore
+from transduce.train.journal import Curves, writing
+
+# Families that hold scripts which matplotlib's own DejaVu Sans lacks; those that are installed are tried in this order.
+FALLBACK_FONTS = ("Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "IPAGothic", "Arial Unicode MS")
+COLORS = ("#2563eb", "#c2410c", "#047857", "#7c3aed", "#b45309", "#0e7490")
+
+
+def attention_png(path: Path, weights: NDArray[np.floating[Any]], *, source: Sequence[str], target: Sequence[str], title: str = "") -> None:
+    """Attention as a grey-blue map: one row for each target piece, one column for each source piece.
+
+    weights: (T, S), rows sum to 1. The labels are as many as rows and columns. Raises ConfigError without matplotlib, StorageError.
+    """
+    height, width = weights.shape
+    with _canvas(path, min(2 + 0.32 * width, 24), min(1.6 + 0.32 * height, 24)) as (figure, known):
+        axes = figure.add_subplot()
+        axes.imshow(np.asarray(weights, dtype=np.float64), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(width), [_drawable(piece, known) for piece in source], rotation=90)
+        axes.set_yticks(range(height), [_drawable(piece, known) for piece in target])
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        if title:
+            axes.set_xlabel(_drawable(title, known))
+
+
+def learning_curves_png(path: Path, curves: Curves) -> None:
+    """The loss (training and validation) and each metric of the validations over steps, one panel each."""
+    metrics = [name for name in curves.metrics if name != "loss"]
+    with _canvas(path, 4.2 * (1 + len(metrics)), 3.2) as (figure, _):
+        panels = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
+        losses: dict[str, Sequence[tuple[float, float]]] = {"training": curves.training, "validation": curves.series("loss")}
+        _plot_lines(panels[0], "loss per token", losses)
+        for panel, name in zip(panels[1:], metrics, strict=True):
+            _plot_lines(panel, name, {name: curves.series(name)})
+
+
+def length_png(path: Path, systems: Mapping[str, Sequence[LengthScore]]) -> None:
+    """A metric by source length, one line for each system, with 95 % intervals. All were scored on the same sources."""
+    with _canvas(path, 6.4, 4) as (figure, known):
+        axes = figure.add_subplot()
+        for index, (name, groups) in enumerate(systems.items()):
+            values = np.array([group.score.value for group in groups])
+            bounds = np.array([group.score.interval or (group.score.value,) * 2 for group in groups])
+            spread = np.abs(bounds.T - values)  # (2, groups)
+            style = {"color": COLORS[index % len(COLORS)], "marker": "o", "capsize": 3, "linewidth": 1.6}
+            axes.errorbar(range(len(groups)), values, yerr=spread, label=_drawable(name, known), **style)
+        groups = next(iter(systems.values()))
+        axes.set_xticks(range(len(groups)), [f"{group.label}\nn={group.count}" for group in groups])
+        axes.set_xlabel(f"source length in {groups[0].unit}")
+        axes.set_ylabel(groups[0].score.name)
+        _tidy(axes)
+        axes.legend(frameon=False)
+
+
+def _plot_lines(axes: Any, title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    for color, (name, points) in zip(COLORS, series.items(), strict=False):
+        if points:
+            marker = "o" if len(points) < 40 else None
+            axes.plot([step for step, _ in points], [value for _, value in points], label=name, color=color, marker=marker, markersize=3)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("step")
+    _tidy(axes)
+    if sum(bool(points) for points in series.values()) > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+@contextmanager
+def _canvas(path: Path, width: float, height: float) -> Iterator[tuple[Any, set[int]]]:
+    """A figure of that many inches and the code points that its fonts can draw; saved to `path` at the end."""
+    try:
+        import matplotlib
+        from matplotlib import font_manager
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError('pictures need matplotlib, which is not installed: pip install "transduce[plot]"') from error
+    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    families = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+    known: set[int] = set()
+    for family in families:
+        known.update(font_manager.get_font(font_manager.findfont(family)).get_charmap())
+    with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a layout too small for its labels is drawn all the same
+        figure = Figure(figsize=(width, height), dpi=144, layout="constrained")
+        yield figure, known
+        beside = path.with_name(f".tmp-{path.name}")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(beside, format="png")
+            beside.replace(path)
+
+
+def _drawable(text: str, known: set[int]) -> str:
+    """The text with each character that no font has as its code point (U+5E74), and no mathematics in dollar signs."""
+    drawn = "".join(mark if ord(mark) in known or mark.isspace() or unicodedata.combining(mark) else f"U+{ord(mark):04X}" for mark in text)
+    return drawn.replace("$", r"\$")
