@@ -347,13 +347,13 @@ class _evaluation:  # noqa: N801 - a context manager reads as a verb
         self.models = [member.model for member in members]
 
     def __enter__(self) -> None:
-        self.training = [model.training for model in self.models]
+        self.before = [(module, module.training) for model in self.models for module in model.modules()]
         for model in self.models:
             model.eval()
 
     def __exit__(self, *problem: object) -> None:
-        for model, training in zip(self.models, self.training, strict=True):
-            model.train(training)
+        for module, training in self.before:
+            module.training = training
 
 
 def text_key(text: str) -> int:

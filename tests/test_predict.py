@@ -1,0 +1,210 @@
+"""The Predictor: one typed answer per source, in order, whatever the batches were."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from transduce.data.text import CharactersConfig, Codec, WordsConfig, fit_codec
+from transduce.decode.batches import plan_batches
+from transduce.decode.options import SamplingConfig, SearchConfig
+from transduce.errors import DataError
+from transduce.model.recurrent import RecurrentEncoderConfig
+from transduce.model.recurrent_decoder import RecurrentDecoderConfig
+from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
+from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
+from transduce.predict import LengthCeilings, Prediction, Predictor
+
+TEXTS = ["a b c", "", "d", "b b b a", "abcd dcba", "a b c", "c", "da da"]
+SEARCH = SearchConfig(beam_size=3, num_best=2, max_length=9)
+
+
+def codec(texts: list[str]) -> Codec:
+    return fit_codec(CharactersConfig(), texts, seed=0)
+
+
+def network(source: Codec, target: Codec, *, recurrent: bool, seed: int = 0, attention: str = "additive") -> Seq2Seq:
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        encoder=TransformerEncoderConfig(layers=1, width=16, heads=2, feed_forward=32),
+        decoder=TransformerDecoderConfig(layers=1, width=16, heads=2, feed_forward=32),
+        embedding_size=16,
+    )
+    if recurrent:
+        encoder = RecurrentEncoderConfig(kind="gru", width=16)
+        config = ModelConfig(encoder=encoder, decoder=RecurrentDecoderConfig(kind="gru", width=16, attention=attention), embedding_size=16)
+    model = build_model(config, source.vocabulary, target.vocabulary)
+    with torch.no_grad():
+        model.head.weight.mul_(3)
+    return model
+
+
+def predictor(*, recurrent: bool = False, **settings: object) -> Predictor:
+    source, target = codec(["abcd "]), codec(["vwxyz"])
+    return Predictor([network(source, target, recurrent=recurrent)], source, target, search=SEARCH, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[False, True], ids=["transformer", "gru"])
+def ready(request: pytest.FixtureRequest) -> Predictor:
+    return predictor(recurrent=request.param)
+
+
+def essence(predictions: list[Prediction]) -> list[tuple[str, float]]:
+    return [(entry.text, round(entry.score, 3)) for prediction in predictions for entry in prediction.alternatives]
+
+
+def test_one_answer_per_source_in_order(ready: Predictor) -> None:
+    steps: list[tuple[int, int]] = []
+    found = ready.predict(TEXTS, on_progress=lambda done, total: steps.append((done, total)))
+    assert len(found) == len(TEXTS)
+    assert [prediction.flags for prediction in found] == [("empty_source",) if not text else () for text in TEXTS]
+    assert found[0] == found[5]
+    assert steps[-1] == (8, 8)
+    for text, prediction in zip(TEXTS, found, strict=True):
+        assert "".join(prediction.source_tokens).replace("▁", " ") == text or text
+        assert len(prediction.tokens) == len(prediction.token_probabilities)
+        assert all(0 < probability <= 1 for probability in prediction.token_probabilities)
+        assert prediction.alternatives[0].text == prediction.text
+        assert set(prediction.text) <= set("vwxyz")
+    assert found[1].text == "" and not found[1].truncated and len(found[1].alternatives) == 1
+    assert len(found[3].alternatives) == 2
+
+
+def test_company_order_and_batch_size_do_not_matter(ready: Predictor) -> None:
+    together = ready.predict(TEXTS)
+    assert essence([ready.predict([text])[0] for text in TEXTS]) == essence(together)
+    assert essence(ready.predict(TEXTS[::-1])[::-1]) == essence(together)
+    assert essence(ready.predict(TEXTS, search=SEARCH.model_copy(update={"batch_tokens": 1}))) == essence(together)
+    sampling = SearchConfig(num_best=2, max_length=9, sampling=SamplingConfig())
+    drawn = ready.predict(TEXTS, search=sampling)
+    assert essence([ready.predict([text], search=sampling)[0] for text in TEXTS]) == essence(drawn)
+    assert drawn[0] == drawn[5]
+
+
+def test_a_source_that_is_too_long(ready: Predictor) -> None:
+    short = predictor(ceilings=LengthCeilings(source=6, target=20))
+    texts = ["abcd", "abcda", "abcdab", "a"]
+    found = short.predict(texts)
+    assert [prediction.flags for prediction in found] == [(), (), ("source_too_long",), ()]
+    assert found[2].text == "" and len(found[2].source_tokens) == 6
+    assert essence(found[:2]) == essence(short.predict(texts[:2]))
+    with pytest.raises(DataError, match=r"input:3: .*7 tokens.*takes 6") as caught:
+        short.predict(texts, search=SEARCH.model_copy(update={"too_long": "refuse"}))
+    assert caught.value.line == 3
+    stream = short.predict_stream(iter(texts), search=SEARCH.model_copy(update={"too_long": "refuse"}), chunk_lines=2)
+    assert [next(stream).flags, next(stream).flags] == [(), ()]
+    with pytest.raises(DataError, match="input:3: "):
+        next(stream)
+    assert all(len(prediction.tokens) <= 19 for prediction in short.predict(texts, search=SearchConfig()))
+    assert ready.predict(["abcdab"])[0].flags == ()
+
+
+def test_unknown_characters_are_counted(ready: Predictor) -> None:
+    (prediction,) = ready.predict(["a?b!"])
+    assert prediction.flags == ("unknown_tokens",) and prediction.num_unknown == 2
+    assert prediction.text == ready.predict(["a!b?"])[0].text
+
+
+def test_attention_has_a_row_per_token_and_end() -> None:
+    for recurrent in (False, True):
+        for prediction, text in zip(predictor(recurrent=recurrent).predict(TEXTS, with_attention=True), TEXTS, strict=True):
+            if not text:
+                assert prediction.attention is None
+                continue
+            assert prediction.attention is not None
+            assert prediction.attention.shape == (len(prediction.tokens) + 1, len(prediction.source_tokens) + 1)
+            np.testing.assert_allclose(prediction.attention.sum(1), 1, atol=1e-5)
+    source, target = codec(["abcd "]), codec(["vwxyz"])
+    fixed = Predictor([network(source, target, recurrent=True, attention="none")], source, target, search=SEARCH)
+    assert fixed.predict(["abc"], with_attention=True)[0].attention is None
+
+
+def test_prefixes(ready: Predictor) -> None:
+    found = ready.predict(["a b", "c", ""], prefixes=["zz", "", "v"])
+    assert found[0].text.startswith("zz")
+    assert essence(found[1:2]) == essence(ready.predict(["c"]))
+    with pytest.raises(DataError, match=r"prefixes:2: .*does not know"):
+        ready.predict(["a", "b"], prefixes=["z", "q"])
+    with pytest.raises(DataError, match="1 prefixes and 2 sources"):
+        ready.predict(["a", "b"], prefixes=["z"])
+
+
+def test_forced_scores_are_those_of_search(ready: Predictor) -> None:
+    found = ready.predict(TEXTS, search=SearchConfig(beam_size=3, max_length=40, length_penalty="none"))
+    scores = ready.score(TEXTS, [prediction.text for prediction in found])
+    for text, prediction, forced in zip(TEXTS, found, scores, strict=True):
+        if not text:
+            assert np.isnan(forced.log_probability) and forced.flags == ("empty_source",)
+            continue
+        assert forced.tokens == prediction.tokens
+        assert len(forced.token_log_probabilities) == len(forced.tokens) + 1
+        np.testing.assert_allclose(np.exp(forced.token_log_probabilities[:-1]), prediction.token_probabilities, atol=1e-4)
+        if not prediction.truncated:
+            assert forced.log_probability == pytest.approx(prediction.log_probability, abs=1e-4)
+    short = predictor(ceilings=LengthCeilings(source=6, target=4))
+    flags = [score.flags for score in short.score(["abcdab", "a", "a"], ["v", "vvv", "vvvv"])]
+    assert flags == [("source_too_long",), (), ("target_too_long",)]
+    with pytest.raises(DataError, match="2 sources and 1 targets"):
+        short.score(["a", "b"], ["v"])
+
+
+def test_ensemble_members_may_read_the_source_differently() -> None:
+    """Two models over characters and words; the ensemble's forced score is the mean of their probabilities."""
+    letters, words, target = codec(["abcd "]), fit_codec(WordsConfig(), ["a b c d"], seed=0), codec(["vwxyz"])
+    singles = [
+        Predictor([network(letters, target, recurrent=True)], letters, target, search=SEARCH),
+        Predictor([network(words, target, recurrent=False, seed=3)], words, target, search=SEARCH),
+    ]
+    both = Predictor([singles[0].members[0].model], letters, target, search=SEARCH)
+    both.members = (singles[0].members[0], singles[1].members[0])
+    texts = ["a b c", "d", "b a"]
+    found = both.predict(texts)
+    parts = [single.score(texts, [prediction.text for prediction in found]) for single in singles]
+    for prediction, one, other in zip(found, *parts, strict=True):
+        mean = np.exp([one.token_log_probabilities, other.token_log_probabilities]).mean(0)[: len(prediction.tokens)]
+        np.testing.assert_allclose(prediction.token_probabilities, mean, atol=1e-4)
+
+
+def test_stream_answers_as_lines_come(ready: Predictor) -> None:
+    taken = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal taken
+        for text in TEXTS * 3:
+            taken += 1
+            yield text
+
+    stream = ready.predict_stream(lines(), chunk_lines=5)
+    first = next(stream)
+    assert taken == 5, "no more than a chunk is held"
+    assert essence([first, *stream]) == essence(ready.predict(TEXTS) * 3)
+    assert list(ready.predict_stream([])) == [] and ready.predict([]) == []
+
+
+def test_training_mode_is_left_as_it_was(ready: Predictor) -> None:
+    model = ready.members[0].model
+    model.train()
+    model.decoder.eval()
+    noisy = ready.predict(TEXTS)
+    assert model.training and not model.decoder.training
+    model.eval()
+    assert essence(ready.predict(TEXTS)) == essence(noisy), "dropout is off while predicting"
+    assert not model.training
+
+
+def test_batches_keep_the_budget() -> None:
+    lengths = [3, 9, 1, 5, 9, 40, 2, 2]
+    plan = plan_batches(lengths, budget=90, rows_each=5)
+    assert sorted(number for batch in plan for number in batch) == list(range(8))
+    assert all(len(batch) == 1 or max(lengths[number] for number in batch) * len(batch) * 5 <= 90 for batch in plan)
+    assert [lengths[number] for batch in plan for number in batch] == sorted(lengths, reverse=True)
+    assert plan_batches([], budget=10) == []
+
+
+def test_predictions_are_values() -> None:
+    (prediction,) = predictor().predict(["a"])
+    assert replace(prediction, text="x").text == "x"
+    with pytest.raises(AttributeError):
+        prediction.text = "x"  # type: ignore[misc]
