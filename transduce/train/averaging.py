@@ -6,17 +6,21 @@ values that are swapped in and out, so that validation cannot leave the wrong we
 
 import copy
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-class MovingAverage:
+
+class MovingAverage(Generic[ModuleT]):
     """Exponential moving average of the weights (Polyak & Juditsky 1992), with the warm-up min(decay, (1 + n) / (10 + n))."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: ModuleT, decay: float) -> None:
         self.decay = decay
-        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.model: ModuleT = copy.deepcopy(model)
+        self.model.requires_grad_(False)
         self._pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
 
     @torch.no_grad()

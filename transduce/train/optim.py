@@ -71,6 +71,4 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
         slot, _, name = key.partition("/")
         if name not in parameters:
             raise CheckpointError(f"the optimiser state is of another model: it holds {key!r}, and the model has no parameter {name!r}")
-        parameter = parameters[name]
-        device = torch.device("cpu") if slot == "step" and value.numel() == 1 and parameter.device.type == "cpu" else parameter.device
-        optimizer.state[parameter][slot] = value.to(device)
+        optimizer.state[parameters[name]][slot] = value.to(parameters[name].device)

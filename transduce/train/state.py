@@ -36,7 +36,7 @@ class RunState:
         self.best_value = value if improved else self.best_value
         self.stale = 0 if improved else self.stale + 1
         ranked = [*((step, old) for step, old in self.best if step != self.step), (self.step, value)]
-        self.best = sorted(ranked, key=lambda entry: (sign * entry[1], entry[0]))[:keep]
+        self.best = sorted(ranked, key=lambda entry: (sign * entry[1], -entry[0]))[:keep]
         return improved
 
     def to_tree(self) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""From a configuration to everything that a training loop needs, checked before the first step.
+
+In: a configuration and its run folder. Out: `Parts`: data, model at its place in the run, validator, and what was chosen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transduce.config import RunConfig
+from transduce.data.examples import CorpusConfig
+from transduce.data.loader import Loader, prepare
+from transduce.data.text import Codec, CodecConfig, load_codec
+from transduce.train.allocator import tune_allocator
+from transduce.train.checkpoint import RunFolder, load_checkpoint
+from transduce.train.precision import choose_device, choose_precision, set_threads
+from transduce.train.preflight import preflight
+from transduce.train.trainer import Trainer
+from transduce.train.validation import Validator
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run that is ready for its next step. info: what was chosen, by name, for people and logs."""
+
+    trainer: Trainer
+    loader: Loader
+    validator: Validator
+    codecs: tuple[Codec, Codec]
+    info: dict[str, object]
+
+
+def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]) -> Parts:
+    """Clean up, read the data, build the model or take it from the newest whole checkpoint, and run everything once in small.
+
+    Raises whatever the run would raise later: ConfigError, DataError, CheckpointError, StorageError.
+    """
+    allocator, threads = tune_allocator(), set_threads(config.train.threads)
+    precision = choose_precision(config.train.precision, choose_device(config.train.device))
+    for name in run.clean():
+        say(f"removed {name}, left by an interrupted save")
+    folder, skipped = run.newest()
+    for line in skipped:
+        say(line)
+    stored = None if folder is None else (load_codec(folder / "source"), load_codec(folder / "target"))
+    data = prepare(config.data, config.seed, codecs=stored, say=say)
+    codecs = data.source_codec, data.target_codec
+    trainer = Trainer(config, codecs, precision)
+    if folder is not None:
+        _restore(trainer, folder, say)
+    validator = Validator(config, data, precision)
+    memory = preflight(trainer, data.train, validator)
+    if memory.warning:
+        say(memory.warning)
+    info = {
+        "run": str(run.path),
+        "model": f"{config.model.encoder.kind} encoder, {config.model.decoder.kind} decoder",
+        "parameters": sum(parameter.numel() for parameter in trainer.parameters),
+        "precision": str(precision),
+        "threads": threads,
+        "allocator": allocator,
+        "memory": str(memory),
+        "batches in an epoch": data.train.num_batches(trainer.state.epoch),
+        "from step": trainer.state.step,
+    }
+    return Parts(trainer, data.train, validator, codecs, info)
+
+
+def _restore(trainer: Trainer, folder: Path, say: Callable[[str], None]) -> None:
+    trainer.restore(load_checkpoint(folder), folder)
+    state, precision = trainer.state, str(trainer.precision)
+    say(f"resumed from {folder.name}, after {state.minutes:.1f} minutes")
+    if state.precision != precision:
+        say(f"this machine computes in {precision}, the run so far in {state.precision}: not bit for bit the same")
+        state.precision = precision
+
+
+def absolute_paths(config: RunConfig) -> RunConfig:
+    """The same configuration with the data's paths made independent of the current directory, so that `resume` works from anywhere."""
+    data = config.data
+    changed = {
+        "train": [_absolute_corpus(corpus) for corpus in data.train],
+        "valid": _absolute_corpus(data.valid),
+        "source_codec": _absolute_codec(data.source_codec),
+        "target_codec": _absolute_codec(data.target_codec),
+        "cache_dir": data.cache_dir and data.cache_dir.absolute(),
+    }
+    return config.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:
+    if corpus.path is not None:
+        return corpus.model_copy(update={"path": corpus.path.absolute()})
+    source, target = (path.absolute() for path in corpus.files)
+    return corpus.model_copy(update={"source": source, "target": target})
+
+
+def _absolute_codec(codec: CodecConfig) -> CodecConfig:
+    if codec.kind != "sentencepiece" or codec.model_file is None:
+        return codec
+    return codec.model_copy(update={"model_file": codec.model_file.absolute()})

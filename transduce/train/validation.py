@@ -1,0 +1,118 @@
+"""What a model is worth on the validation pairs: loss with true previous tokens, scores of generated text, and whether
+the decoder looks at the source at all.
+
+In: a model and the prepared data. Out: figures by name and a few sample texts; of everything generated only strings are
+kept. Generation goes through `Predictor`, the same path that users take.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from transduce.config import RunConfig
+from transduce.data.batch import Batch, Padded
+from transduce.data.loader import PreparedData
+from transduce.decode.search import SearchConfig
+from transduce.metrics import compute_metrics, find_metric
+from transduce.model.seq2seq import Seq2Seq
+from transduce.predict import LengthCeilings, Predictor
+from transduce.train.loss import token_loss
+from transduce.train.precision import Precision
+
+CHECKED_BATCHES = 8  # batches whose sources are exchanged; a difference of 2 % shows in a few hundred tokens
+SMALLEST_GAIN = 0.02
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One validation. metrics: by name, `loss` always there. samples: (source, reference, output)."""
+
+    metrics: dict[str, float]
+    samples: list[tuple[str, str, str]]
+
+
+class Validator:
+    """Measures models on the same pairs again and again."""
+
+    def __init__(self, config: RunConfig, data: PreparedData, precision: Precision) -> None:
+        self.config = config.train.validation
+        self.precision = precision
+        self.data = data
+        wanted = [*self.config.metrics, config.train.metric]
+        self.names = [name for name in dict.fromkeys(wanted) if name != "loss"]
+        self.better: Literal["higher", "lower"] = "lower" if config.train.metric == "loss" else find_metric(config.train.metric).better
+        self.pairs = _spread(data.valid_pairs, self.config.sentences) if self.names else data.valid_pairs[: self.config.samples]
+        self.ceilings = LengthCeilings(config.model.max_source_length, config.model.max_target_length)
+        self.search = _validation_search(config.search, self.config.beam)
+
+    def measure(self, model: Seq2Seq) -> Measured:
+        """All figures of a model, which is left in evaluation mode."""
+        model.eval()
+        metrics = self.losses(model)
+        if not self.pairs:
+            return Measured(metrics, [])
+        sources, references = [source for source, _ in self.pairs], [reference for _, reference in self.pairs]
+        outputs = [prediction.text for prediction in self.predictor(model).predict(sources)]
+        if self.names:
+            scores = compute_metrics(self.names, outputs, [[reference] for reference in references])
+            metrics |= {name: score.value for name, score in scores.items()}
+        return Measured(metrics, list(zip(sources, references, outputs, strict=True))[: self.config.samples])
+
+    def predictor(self, model: Seq2Seq) -> Predictor:
+        """The path that users take, with the validation's search."""
+        return Predictor([model], self.data.source_codec, self.data.target_codec, search=self.search, ceilings=self.ceilings)
+
+    @torch.no_grad()
+    def losses(self, model: Seq2Seq) -> dict[str, float]:
+        """loss (nats a token, no smoothing), perplexity, accuracy (share of tokens), source_gain: by how much of itself the
+        loss rises when the sources of a batch are exchanged."""
+        total = correct = count = 0.0
+        true_loss = wrong_loss = 0.0
+        checked = _even(self.data.valid.num_batches(0), CHECKED_BATCHES)
+        for index, batch in enumerate(self.data.valid.batches(0)):
+            nll, right, tokens = self._sums(model, batch)
+            total, correct, count = total + nll, correct + right, count + tokens
+            if index in checked and len(batch.ids) > 1:
+                true_loss += nll
+                wrong_loss += self._sums(model, with_wrong_sources(batch))[0]
+        loss = total / count
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": correct / count}
+        return metrics | ({"source_gain": wrong_loss / true_loss - 1} if true_loss else {})
+
+    def _sums(self, model: Seq2Seq, batch: Batch) -> tuple[float, float, int]:
+        batch = batch.to(self.precision.device)
+        with self.precision.autocast():
+            sums = token_loss(model.head, model(batch), batch.target, label_smoothing=0.0)
+        return float(sums.nll), float(sums.correct), sums.count
+
+    def alarm(self, metrics: dict[str, float], step: int) -> str | None:
+        """A warning when wrong sources hardly hurt."""
+        gain = metrics.get("source_gain")
+        if gain is None or step < self.config.source_check_after or gain >= SMALLEST_GAIN:
+            return None
+        return (
+            f"warning: the decoder ignores the source: with wrong sources the validation loss rises by {gain:.1%} only. "
+            "Check that source and target lines belong together; else train longer, or lower the learning rate"
+        )
+
+
+def with_wrong_sources(batch: Batch) -> Batch:
+    """Every target with the source of the row before it."""
+    return Batch(batch.ids, Padded(batch.source.data.roll(1, 0), batch.source.lengths.roll(1, 0)), batch.target)
+
+
+def _spread(pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
+    """At most `limit` pairs from all over the file, the same ones every time; 0 = all."""
+    return [pairs[index] for index in sorted(_even(len(pairs), limit))] if limit else pairs
+
+
+def _even(count: int, limit: int) -> set[int]:
+    return {int(index) for index in np.linspace(0, count - 1, min(limit, count))} if count else set()
+
+
+def _validation_search(search: SearchConfig, beam: int) -> SearchConfig:
+    """The run's search, narrowed: no sampling, one output."""
+    return SearchConfig(**{**search.model_dump(), "beam_size": beam, "num_best": 1, "sampling": None})
