@@ -53,7 +53,7 @@ def test_equals_the_formula(groups: int, shape: tuple[int, ...], grad: bool) -> 
 def test_gradients_equal_the_formula(groups: int) -> None:
     torch.manual_seed(2)
     inputs = [torch.randn(B, heads, length, K, dtype=torch.float64) for heads, length in ((H, T), (groups, S), (groups, S))]
-    bias = padding_bias(torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), torch.float64)
+    bias = padding_bias(torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), inputs[0])
     weight = torch.randn(B, T, H * K, dtype=torch.float64)
 
     def gradients(dropout: float, written_out: bool) -> list[Tensor]:
@@ -80,8 +80,9 @@ def test_dropout_of_weights_keeps_the_mean_and_only_acts_in_training() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_hidden_keys_get_exactly_nothing_and_nothing_overflows(dtype: torch.dtype) -> None:
     mask = torch.tensor([[True, True, False]])
-    bias = padding_bias(mask, dtype) + padding_bias(mask, dtype) + causal_bias(3, dtype, mask.device)
-    assert bias.isfinite().all()
+    like = torch.zeros(1, dtype=dtype)
+    bias = padding_bias(mask, like) + padding_bias(mask, like) + causal_bias(3, like)
+    assert bias.to(dtype).isfinite().all()
     weights = torch.softmax(bias, dim=-1)
     assert (weights[..., 2] == 0).all()
     assert weights[0, 0, 0].tolist() == [1, 0, 0]
@@ -117,7 +118,7 @@ def test_cache_grows_and_keeps_what_was_written() -> None:
     layout = HeadLayout(8, 2, 1)
     attention = SelfAttention(layout, dropout=0.0)
     inputs = torch.randn(3, 40, 8)
-    whole = attention(inputs, bias=causal_bias(40, torch.float32, inputs.device))
+    whole = attention(inputs, bias=causal_bias(40, inputs))
     cache = KeyValueCache.empty(3, layout, layers=1, like=inputs)
     with torch.inference_mode():
         for position in range(40):

@@ -4,8 +4,10 @@ In: vectors (B, T, D) and additive biases that were made once per forward. Out: 
 Keys and values may have fewer heads than the queries (grouped-query attention, Ainslie 2023): the R = H / G query heads of
 a group are laid behind one another as if they were more query positions, so nothing is ever repeated in memory.
 
-The decision to question: on a CPU `attend` mostly runs two batched products and a softmax instead of torch's fused kernel.
+The decision to question: on a CPU `Attend` mostly runs two batched products and a softmax instead of torch's fused kernel.
 The fused backward is slow there in bfloat16, and dropout of the weights or a learned bias switches the fusion off anyway.
+The softmax is done in float32 there, not for precision alone: torch's bfloat16 softmax and its backward take 3 and 10 times
+as long. Biases are therefore float32 on a CPU.
 """
 
 import math
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from transduce.model.layers import Dropout
@@ -49,20 +52,25 @@ class HeadLayout:
         return self.key_value_heads * self.head_width
 
 
-def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def padding_bias(mask: Tensor, inputs: Tensor) -> Tensor:
     """(B, S) True = real -> (B, 1, 1, S): 0 where real, hugely negative (yet finite, also in float16) where padding."""
-    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill_(~mask, hidden_score(dtype))[:, None, None, :]
+    bias = torch.zeros(mask.shape, dtype=bias_dtype(inputs), device=mask.device)
+    return bias.masked_fill_(~mask, hidden_score(inputs))[:, None, None, :]
 
 
-def causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def causal_bias(length: int, inputs: Tensor) -> Tensor:
     """(1, 1, T, T): hugely negative where the key lies after the query."""
-    return torch.full((length, length), hidden_score(dtype), dtype=dtype, device=device).triu_(1)[None, None]
+    return torch.full((length, length), hidden_score(inputs), dtype=bias_dtype(inputs), device=inputs.device).triu_(1)[None, None]
 
 
-def hidden_score(dtype: torch.dtype) -> float:
+def hidden_score(inputs: Tensor) -> float:
     """A score whose softmax is exactly zero; a quarter of the range, so that sums with other biases stay finite."""
-    return torch.finfo(dtype).min / 4
+    return torch.finfo(compute_dtype(inputs)).min / 4
+
+
+def bias_dtype(inputs: Tensor) -> torch.dtype:
+    """The number format of additive biases: the one in which `Attend` computes the softmax (see the top of this file)."""
+    return torch.promote_types(inputs.dtype, torch.float32) if inputs.device.type == "cpu" else compute_dtype(inputs)
 
 
 def compute_dtype(inputs: Tensor) -> torch.dtype:
@@ -93,13 +101,13 @@ class Attend(nn.Module):
             bias = _fold_bias(bias, num_heads // groups)
         if not with_weights and self._fused(folded, keys, bias):
             rate = self.rate if self.training else 0.0
-            mixed = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=bias, dropout_p=rate)
+            mask = None if bias is None else bias.to(folded.dtype)
+            mixed = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, dropout_p=rate)
             return _join(mixed, num_heads, length), None
-        scores = torch.matmul(folded * (1 / math.sqrt(head_width)), keys.transpose(-1, -2))  # (B, G, R * T, S)
-        if bias is not None:
-            scores = scores + bias
+        scores, scale = torch.matmul(folded, keys.transpose(-1, -2)), 1 / math.sqrt(head_width)  # (B, G, R * T, S)
+        scores = scores * scale if bias is None else torch.add(bias, scores, alpha=scale)
         weights = torch.softmax(scores, dim=-1)
-        mixed = torch.matmul(self.dropout(weights), values)  # (B, G, R * T, K)
+        mixed = torch.matmul(self.dropout(weights.to(values.dtype)), values)  # (B, G, R * T, K)
         shown = weights.view(num_rows, num_heads, length, -1).mean(dim=1) if with_weights else None  # (B, T, S)
         return _join(mixed, num_heads, length), shown
 
@@ -118,6 +126,31 @@ def _fold_bias(bias: Tensor, repeats: int) -> Tensor:
     if heads > 1:
         return bias.reshape(rows, heads // repeats, repeats * length, num_keys)
     return bias if length == 1 else bias.expand(rows, repeats, length, num_keys).reshape(rows, 1, repeats * length, num_keys)
+
+
+def split_heads(packed: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """(B, T, P, K) -> one (B, size, T, K) for each of `sizes`, whose sum is P."""
+    if torch.is_grad_enabled() and packed.requires_grad:
+        return _SplitHeads.apply(packed, sizes)  # type: ignore[no-any-return, no-untyped-call]
+    return tuple(part.transpose(1, 2) for part in torch.split(packed, list(sizes), dim=2))
+
+
+class _SplitHeads(torch.autograd.Function):
+    """Contiguous parts whose gradients are written straight into their places (the backward of a split is a slow `cat`)."""
+
+    @staticmethod
+    def forward(ctx, packed: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+        ctx.sizes = sizes
+        return tuple(part.transpose(1, 2).contiguous() for part in torch.split(packed, list(sizes), dim=2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        num_rows, _, length, head_width = gradients[0].shape
+        packed = gradients[0].new_empty(num_rows, length, sum(ctx.sizes), head_width)
+        for part, gradient in zip(torch.split(packed, list(ctx.sizes), dim=2), gradients, strict=True):
+            part.copy_(gradient.transpose(1, 2))
+        return packed, None
 
 
 def _join(mixed: Tensor, num_heads: int, length: int) -> Tensor:
@@ -184,12 +217,11 @@ class SelfAttention(nn.Module):
         num_rows, length, _ = inputs.shape
         heads, groups = self.layout.heads, self.layout.key_value_heads
         packed = self.packed(inputs).view(num_rows, length, heads + 2 * groups, self.layout.head_width)
-        if rotation is None:
-            queries, keys, values = packed.split((heads, groups, groups), dim=2)
-        else:
-            turned, values = packed.split((heads + groups, groups), dim=2)
-            queries, keys = rotate(turned, rotation).split((heads, groups), dim=2)  # type: ignore[no-untyped-call]
-        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+        if rotation is not None:
+            turned, values = torch.split(packed, [heads + groups, groups], dim=2)
+            packed = torch.cat([rotate(turned, rotation), values], dim=2)
+        queries, keys, values = split_heads(packed, (heads, groups, groups))
+        return queries, keys, values
 
     def forward(self, inputs: Tensor, *, bias: Tensor | None, rotation: Rotation | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D); the bias broadcasts to (B, H, T, T)."""
@@ -221,9 +253,10 @@ class MemoryProjection(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """states (B, S, D), mask (B, S) True = real -> 1 + 2 L tensors."""
         num_rows, length, _ = states.shape
-        packed = self.linear(states).view(num_rows, length, -1, self.layout.key_value_heads, self.layout.head_width)
-        packed = packed.permute(2, 0, 3, 1, 4).contiguous()  # (2 L, B, G, S, K)
-        return (padding_bias(mask, packed.dtype), *packed.unbind(0))
+        groups, head_width = self.layout.key_value_heads, self.layout.head_width
+        packed = self.linear(states).view(num_rows, length, -1, head_width)  # (B, S, 2 L G, K)
+        keys = split_heads(packed, (groups,) * (packed.shape[2] // groups))
+        return (padding_bias(mask, states), *(key.contiguous() for key in keys))
 
 
 class CrossAttention(nn.Module):
@@ -254,6 +287,6 @@ class CrossAttention(nn.Module):
 def initialise_blocks(linear: nn.Linear, sizes: tuple[int, ...]) -> None:
     """Xavier-uniform (Glorot & Bengio 2010) for each block of rows as if it were a layer of its own, zero bias."""
     with torch.no_grad():
-        for block in linear.weight.split(sizes):  # type: ignore[no-untyped-call]
+        for block in torch.split(linear.weight, list(sizes)):
             nn.init.xavier_uniform_(block)
         linear.bias.zero_()

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from transduce.model.attention import KeyValueCache, SelfAttention, causal_bias, compute_dtype, padding_bias
+from transduce.model.attention import KeyValueCache, SelfAttention, bias_dtype, causal_bias, compute_dtype, padding_bias
 from transduce.model.interface import Decoder, Encoder, Memory
 from transduce.model.layers import Activation, NormKind, make_norm
 from transduce.model.positions import (
@@ -109,9 +109,9 @@ class Positions(nn.Module):
         """Angles for self-attention over inputs (B, T, D)."""
         return None if self.rotary is None else self.rotary(inputs, start)
 
-    def bias(self, length: int, dtype: torch.dtype, start: int = 0) -> Tensor | None:
-        """(1, H, T, start + T) for self-attention scores."""
-        return None if self.relative is None else self.relative(start, length).to(dtype)
+    def bias(self, inputs: Tensor, start: int = 0) -> Tensor | None:
+        """(1, H, T, start + T) for the self-attention scores of inputs (B, T, D)."""
+        return None if self.relative is None else self.relative(start, inputs.shape[1]).to(bias_dtype(inputs))
 
 
 class TransformerEncoder(Encoder):
@@ -131,9 +131,8 @@ class TransformerEncoder(Encoder):
         length = inputs.shape[1]
         mask = torch.arange(length, device=inputs.device)[None, :] < lengths[:, None]  # (B, S)
         states = self.positions.add(self.lift(inputs))
-        dtype = compute_dtype(states)
-        bias = padding_bias(mask, dtype)
-        relative = self.positions.bias(length, dtype)
+        bias = padding_bias(mask, states)
+        relative = self.positions.bias(states)
         bias = bias if relative is None else bias + relative  # (B, H or 1, S or 1, S)
         rotation = self.positions.rotation(states)
         for layer in self.layers:
@@ -182,9 +181,8 @@ class TransformerDecoder(Decoder[TransformerState]):
         """(N, E) -> (N, D) and the next state."""
         position, num_sentences = state.position, memory.mask.shape[0]
         hidden = self.positions.add(self.stack.lift(inputs[:, None, :]), position)  # (N, 1, D)
-        dtype = compute_dtype(hidden)
-        cache = state.cache.opened(position, dtype)
-        bias, rotation = self.positions.bias(1, dtype, position), self.positions.rotation(hidden, position)
+        cache = state.cache.opened(position, compute_dtype(hidden))
+        bias, rotation = self.positions.bias(hidden, position), self.positions.rotation(hidden, position)
         hidden = hidden.view(num_sentences, -1, self.output_size)  # (B, W, D)
         mixes = [
             partial(_step_past, past, cache=cache, layer=layer, bias=bias, rotation=rotation) for layer, past in enumerate(self.pasts)
@@ -194,11 +192,9 @@ class TransformerDecoder(Decoder[TransformerState]):
 
     def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         """(B, T, E) -> (B, T, D), and the mean of the last layer's weights (B, T, S) if asked for."""
-        length = inputs.shape[1]
         hidden = self.positions.add(self.stack.lift(inputs))
-        dtype = compute_dtype(hidden)
-        bias = causal_bias(length, dtype, hidden.device)
-        relative = self.positions.bias(length, dtype)
+        bias = causal_bias(inputs.shape[1], hidden)
+        relative = self.positions.bias(hidden)
         bias = bias if relative is None else bias + relative  # (1, H or 1, T, T)
         rotation = self.positions.rotation(hidden)
         mixes = [
