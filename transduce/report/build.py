@@ -1,0 +1,133 @@
+"""What stands in a report, gathered from an evaluation, the model and its run folder.
+
+In: an `Evaluation`, a `Predictor`, paths. Out: `Report`, plain values that the page can show without asking anybody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transduce.evaluate import Evaluation
+from transduce.metrics.by_length import LengthScore, score_by_length
+from transduce.predict import Predictor
+from transduce.report.charts import HeatMap
+from transduce.train.journal import LOG_NAME, RESULTS_NAME, Curves, read_curves
+
+NUM_EXAMPLES = 12
+NUM_MAPS = 4
+MAX_MAP_TOKENS = 32
+END_MARK = "</s>"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sentence. number: its line, from 1. score: percent, higher is better. marks: truncated and flags, for people."""
+
+    number: int
+    source: str
+    references: tuple[str, ...]
+    prediction: str
+    score: float
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page. by_length: one list for the model and one for a baseline, by name."""
+
+    evaluation: Evaluation
+    ranked_by: str
+    worst: Sequence[Example]
+    best: Sequence[Example]
+    by_length: dict[str, list[LengthScore]]
+    maps: Sequence[tuple[int, HeatMap]]
+    maps_missing: str
+    curves: Curves
+    settings: str
+
+
+def build_report(evaluation: Evaluation, predictor: Predictor, *, paths: Sequence[Path]) -> Report:
+    """Gathers the report; predicts a few sentences again for their attention."""
+    ranked_by, values = evaluation.sentence_scores()
+    order = sorted(range(len(values)), key=lambda index: (values[index], index))
+    count = min(NUM_EXAMPLES, max(len(order) // 2, 1))
+    maps, missing = _attention(evaluation, predictor)
+    return Report(
+        evaluation=evaluation,
+        ranked_by=ranked_by,
+        worst=[_example(evaluation, index, values[index]) for index in order[:count]],
+        best=[_example(evaluation, index, values[index]) for index in order[: len(order) - count - 1 : -1] if len(order) > 1],
+        by_length=_by_length(evaluation),
+        maps=maps,
+        maps_missing=missing,
+        curves=_curves(paths),
+        settings=_settings(paths),
+    )
+
+
+def find_run_folder(path: Path) -> Path | None:
+    """The run folder that a model lies in (run/model, run/checkpoints/step-...), or the path itself if it is one."""
+    for folder in [path, *path.resolve().parents[:2]]:
+        if (folder / LOG_NAME).is_file() or (folder / RESULTS_NAME).is_file():
+            return folder
+    return None
+
+
+def _example(evaluation: Evaluation, index: int, score: float) -> Example:
+    prediction = evaluation.predictions[index]
+    marks = (*(("truncated",) if prediction.truncated else ()), *prediction.flags)
+    return Example(index + 1, evaluation.sources[index], evaluation.references[index], prediction.text, score, marks)
+
+
+def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
+    metric = next(iter(evaluation.scores))
+    systems: dict[str, Sequence[str]] = {"this model": evaluation.texts}
+    if evaluation.baseline is not None:
+        systems["baseline"] = evaluation.baseline.texts
+    return {
+        name: score_by_length(metric, evaluation.sources, predictions=texts, references=evaluation.references)
+        for name, texts in systems.items()
+    }
+
+
+def _attention(evaluation: Evaluation, predictor: Predictor) -> tuple[list[tuple[int, HeatMap]], str]:
+    """Attention of sentences from short to long, with their line numbers; or none and the reason."""
+    fitting = [
+        index
+        for index, prediction in enumerate(evaluation.predictions)
+        if 0 < len(prediction.tokens) < MAX_MAP_TOKENS and len(prediction.source_tokens) < MAX_MAP_TOKENS
+    ]
+    if not fitting:
+        return [], f"No sentence is short enough to draw (fewer than {MAX_MAP_TOKENS} tokens on both sides)."
+    fitting.sort(key=lambda index: (len(evaluation.predictions[index].source_tokens), index))
+    places = np.unique(np.linspace(0, len(fitting) - 1, NUM_MAPS + 1).round().astype(int)[1:])
+    chosen = [fitting[place] for place in places]
+    found = predictor.predict([evaluation.sources[index] for index in chosen], search=evaluation.search, with_attention=True)
+    maps = []
+    for index, prediction in zip(chosen, found, strict=True):
+        if prediction.attention is not None and prediction.attention.size:
+            height, width = prediction.attention.shape
+            rows, columns = _labels(prediction.tokens, height), _labels(prediction.source_tokens, width)
+            maps.append((index + 1, HeatMap(prediction.attention.tolist(), rows, columns)))
+    reason = "" if maps else "This model has no attention: its decoder reads the source through one fixed context vector."
+    return maps, reason
+
+
+def _labels(pieces: Sequence[str], count: int) -> list[str]:
+    """As many labels as rows; the end of the sequence has no piece of its own."""
+    return [*pieces, *[END_MARK] * (count - len(pieces))][:count]
+
+
+def _curves(paths: Sequence[Path]) -> Curves:
+    run = find_run_folder(paths[0]) if len(paths) == 1 else None
+    return Curves([], []) if run is None else read_curves(run)
+
+
+def _settings(paths: Sequence[Path]) -> str:
+    """The configuration files of the models, as they are stored."""
+    from transduce.train.checkpoint import resolve_model
+
+    files = [resolve_model(path) / "config.yaml" for path in paths]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())

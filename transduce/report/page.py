@@ -1,0 +1,200 @@
+"""The page: a `Report` as one HTML text, without links to anything outside it.
+
+In: `Report`. Out: HTML. Every text of the user's data goes through `escape`. The style is in page.css, which is put into the page.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from transduce.metrics.by_length import LengthScore
+from transduce.metrics.score import Score
+from transduce.report.build import Example, Report
+from transduce.report.charts import Point, heat_map, line_chart, point_chart
+
+STYLE = Path(__file__).with_name("page.css")
+LABELS = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ter": "TER",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "wer": "WER",
+    "cer": "CER",
+    "per": "PER",
+    "exact_match": "Exact match",
+}
+
+
+def render(report: Report) -> str:
+    """The whole page."""
+    sections = [
+        _header(report),
+        _scores(report),
+        _notices(report),
+        _comparison(report),
+        _by_length(report),
+        _attention(report),
+        _examples("Worst examples", "worst", report.worst, report.ranked_by),
+        _examples("Best examples", "best", report.best, report.ranked_by),
+        _curves(report),
+        _settings(report),
+    ]
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Evaluation of {escape(report.evaluation.model)}</title><style>{STYLE.read_text(encoding='utf-8')}</style>"
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(sections)}</main></body></html>\n'
+
+
+def marked(prediction: str, reference: str) -> str:
+    """The prediction as HTML, with what the reference does not have marked; by words, or by characters in single words."""
+    split = r"\s+|\S+" if re.search(r"\s", reference.strip()) else r"."
+    ours, theirs = re.findall(split, prediction, re.DOTALL), re.findall(split, reference, re.DOTALL)
+    parts = []
+    for tag, start, end, _, _ in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        text = escape("".join(ours[start:end]))
+        parts.append(text if tag == "equal" or not text.strip() else f"<mark>{text}</mark>")
+    return "".join(parts)
+
+
+def _section(name: str, title: str, content: str, note: str = "") -> str:
+    text = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f'<section id="{name}"><h2>{escape(title)}</h2>{text}{content}</section>'
+
+
+def _header(report: Report) -> str:
+    evaluation = report.evaluation
+    facts = [
+        f"{len(evaluation.sources):,} sentences",
+        f"{evaluation.sentences_per_second:,.1f} sentences a second",
+        f"{evaluation.seconds:,.1f} s",
+        f"beam {evaluation.search.beam_size}" if evaluation.search.sampling is None else "sampling",
+    ]
+    spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+    return f'<header><p class="kind">Evaluation</p><h1>{escape(evaluation.model)}</h1><p class="facts">{spans}</p></header>'
+
+
+def _scores(report: Report) -> str:
+    cards = "".join(_card(score) for score in report.evaluation.scores.values())
+    rows = "".join(_detail_row(score) for score in report.evaluation.scores.values())
+    details = f"<details><summary>Signatures and counts</summary><table>{rows}</table></details>"
+    return f'<section id="scores"><div class="cards">{cards}</div>{details}</section>'
+
+
+def _card(score: Score) -> str:
+    low, high = score.interval or (score.value, score.value)
+    interval = f"95 % interval {low:.2f} to {high:.2f}" if score.interval else "no interval"
+    return (
+        f'<div class="card"><div class="name">{escape(LABELS.get(score.name, score.name))}</div><div class="value">{score.value:.2f}</div>'
+        f'<div class="small">{interval}</div><div class="small">{score.better} is better</div></div>'
+    )
+
+
+def _detail_row(score: Score) -> str:
+    counts = ", ".join(f"{name} {value}" for name, value in score.details.items() if name not in ("signature", "interval"))
+    name = escape(LABELS.get(score.name, score.name))
+    return f"<tr><th>{name}</th><td><code>{escape(score.signature)}</code><br>{escape(counts)}</td></tr>"
+
+
+def _notices(report: Report) -> str:
+    """Counts that a reader must not overlook; a quiet line where there are none."""
+    evaluation = report.evaluation
+    counts = {"hit the length limit (truncated)": evaluation.truncated}
+    counts.update({f"flagged {flag.replace('_', ' ')}": count for flag, count in evaluation.flags.items()})
+    notes = [f"{count:,} of {len(evaluation.sources):,} predictions {what}" for what, count in counts.items() if count]
+    notes += [f"{LABELS[name]}: {score.details['note']}" for name, score in evaluation.scores.items() if "note" in score.details]
+    if not notes:
+        return '<p class="quiet">No prediction was truncated or flagged.</p>'
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<section id="notices" class="warning"><h2>Please note</h2><ul>{items}</ul></section>'
+
+
+def _comparison(report: Report) -> str:
+    baseline = report.evaluation.baseline
+    if baseline is None:
+        return ""
+    rows = "".join(
+        f"<tr><th>{escape(LABELS.get(test.metric, test.metric))}</th><td>{test.value:.2f}</td><td>{test.baseline:.2f}</td>"
+        f'<td>{test.difference:+.2f}</td><td>{test.p_value:.3f}</td><td class="verdict {test.verdict.split()[0]}">{test.verdict}</td></tr>'
+        for test in baseline.comparisons
+    )
+    head = "<tr><th>Metric</th><th>This model</th><th>Baseline</th><th>Difference</th><th>p</th><th>Verdict at 5 %</th></tr>"
+    note = f"Baseline: {baseline.name}. Paired bootstrap on the same sentences."
+    return _section("comparison", "Against the baseline", f'<div class="scroll"><table class="numbers">{head}{rows}</table></div>', note)
+
+
+def _by_length(report: Report) -> str:
+    groups = next(iter(report.by_length.values()))
+    metric = LABELS.get(groups[0].score.name, groups[0].score.name)
+    series = {name: [_length_point(name, group) for group in row] for name, row in report.by_length.items()}
+    title = f"source length in {groups[0].unit}"
+    chart = point_chart(series, [group.label for group in groups], x_title=title, description=f"{metric} by {title}")
+    note = f"{metric} of groups of about equal size, with 95 % intervals."
+    return _section("length", f"{metric} by source length", f"<figure>{chart}{_legend(list(series))}</figure>", note)
+
+
+def _length_point(name: str, group: LengthScore) -> Point:
+    low, high = group.score.interval or (group.score.value, group.score.value)
+    title = f"{name}, {group.label} {group.unit}: {group.score.value:.2f} ({low:.2f} to {high:.2f}), {group.count} sentences"
+    return Point(group.score.value, low, high, title)
+
+
+def _legend(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return ""
+    items = "".join(f'<span><i class="s{number}"></i>{escape(name)}</span>' for number, name in enumerate(names, start=1))
+    return f'<figcaption class="legend">{items}</figcaption>'
+
+
+def _attention(report: Report) -> str:
+    if not report.maps:
+        return _section("attention", "Attention", f'<p class="quiet">{escape(report.maps_missing)}</p>')
+    maps = [(f"Line {number}", heat_map(table, description=f"Attention of line {number}")) for number, table in report.maps]
+    figures = "".join(f'<figure><figcaption>{title}</figcaption><div class="scroll">{drawn}</div></figure>' for title, drawn in maps)
+    note = "Rows are the output from top to bottom, columns the source; the stronger the colour, the more the model looked there."
+    return _section("attention", "Attention", f'<div class="maps">{figures}</div>', note)
+
+
+def _examples(title: str, name: str, examples: Sequence[Example], ranked_by: str) -> str:
+    if not examples:
+        return ""
+    items = "".join(_example(example) for example in examples)
+    return _section(name, title, f'<ol class="examples">{items}</ol>', f"Ranked by {ranked_by}. Marked: what the reference does not have.")
+
+
+def _example(example: Example) -> str:
+    closest = max(example.references, key=lambda text: difflib.SequenceMatcher(None, text, example.prediction, autojunk=False).ratio())
+    references = "".join(f'<dt>Reference</dt><dd dir="auto">{escape(text)}</dd>' for text in example.references)
+    marks = "".join(f'<span class="flag">{escape(mark.replace("_", " "))}</span>' for mark in example.marks)
+    output = marked(example.prediction, closest) or '<span class="quiet">(empty)</span>'
+    return (
+        f'<li><div class="line"><span>line {example.number}</span><span>{example.score:.1f}</span>{marks}</div>'
+        f'<dl><dt>Source</dt><dd dir="auto">{escape(example.source)}</dd>{references}<dt>Output</dt><dd dir="auto">{output}</dd></dl></li>'
+    )
+
+
+def _curves(report: Report) -> str:
+    curves = report.curves
+    losses: dict[str, Sequence[tuple[float, float]]] = {"training": curves.training, "validation": curves.series("loss")}
+    charts = {"Loss per token": {name: row for name, row in losses.items() if row}}
+    charts.update({LABELS.get(name, name): {name: curves.series(name)} for name in curves.metrics if name != "loss"})
+    figures = []
+    for title, series in charts.items():
+        drawn = line_chart(series, x_title="step", description=f"{title} over training steps")
+        if drawn:
+            figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{drawn}{_legend(list(series))}</figure>")
+    if not figures:
+        return ""
+    return _section("curves", "Learning curves", f'<div class="grid2">{"".join(figures)}</div>')
+
+
+def _settings(report: Report) -> str:
+    search = "\n".join(f"{name}: {value}" for name, value in report.evaluation.search.model_dump(mode="json").items())
+    content = f"<details><summary>Search</summary><pre>{escape(search)}</pre></details>"
+    if report.settings:
+        content += f"<details><summary>Model and training (config.yaml)</summary><pre>{escape(report.settings)}</pre></details>"
+    return _section("settings", "Settings", content)
