@@ -17,15 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.errors import ConfigError
-from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, hidden_score
+from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection
 from transduce.model.interface import Memory
 from transduce.model.layers import Dropout
 from transduce.model.shared_products import GradientTape, Shared
 
 AttentionKind = Literal["additive", "dot", "general", "multihead"]
 Reader = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+HIDDEN = torch.finfo(torch.float32).min / 4
+"""The score of padding: its softmax is exactly zero, and sums with other scores stay finite."""
 LIMIT = 20.0
+"""The largest size of queries and keys in additive attention."""
 CHUNK = 1 << 20
 """Pairs of (target, source) positions times A that the additive energies hold at once."""
 
@@ -122,8 +124,6 @@ class MultiHeadAttention(RecurrentAttention):
 
     def __init__(self, query_size: int, memory_size: int, *, heads: int, dropout: float) -> None:
         super().__init__()
-        if query_size % heads:
-            raise ConfigError(f"model.decoder.heads: {heads} heads do not divide the decoder width {query_size}; choose a divisor of it")
         layout = HeadLayout(query_size, heads, heads)
         self.context_size = query_size
         self.memory = MemoryProjection(memory_size, layout, layers=1)
@@ -140,7 +140,7 @@ class MultiHeadAttention(RecurrentAttention):
 
 def _bias(mask: Tensor) -> Tensor:
     """(B, S) True = real -> (B, 1, S) float32, 0 where real, hugely negative where padding."""
-    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, hidden_score(torch.float32))[:, None]
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, HIDDEN)[:, None]
 
 
 def _mix(scores: Tensor, values: Shared, dropout: Dropout) -> tuple[Tensor, Tensor]:
@@ -200,7 +200,8 @@ class _AdditiveScores(torch.autograd.Function):
         scores = keys.new_empty(*queries.shape[:2], keys.shape[1])  # (B, W, S)
         pieces = _chunks(queries, keys)
         for start in pieces:
-            torch.matmul(_falling(grown[:, start : start + pieces.step], keys), energy, out=scores[:, start : start + pieces.step])
+            piece = slice(start, start + pieces.step)
+            scores[:, piece] = _falling(grown[:, piece], keys) @ energy
         ctx.save_for_backward(grown, keys, energy)
         ctx.tape, ctx.dtype = tape, queries.dtype
         return scores.mul_(-2)

@@ -11,10 +11,10 @@ all embeddings, upper layers of Bahdanau's decoder, the readout) is one product 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from transduce.errors import ConfigError
@@ -61,6 +61,12 @@ class RecurrentDecoderConfig(Settings):
     """Share of the attention weights zeroed in training."""
     variational: bool = False
     """One dropout mask over all positions of a row, also on the fed-back h (Gal & Ghahramani 2016)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.attention == "multihead" and self.width % self.heads:
+            raise ValueError(f"heads {self.heads} must divide width {self.width}")
+        return self
 
     def place(self) -> Literal["none", "before", "after"]:
         """Where attention stands, with the default worked out."""

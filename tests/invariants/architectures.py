@@ -1,0 +1,69 @@
+"""The encoders and decoders that every invariant is checked on, tiny, by name. A new architecture adds a line here."""
+
+import torch
+
+from transduce.data.batch import Batch, Padded
+from transduce.model.frontends import Vocabulary
+from transduce.model.recurrent import RecurrentEncoderConfig
+from transduce.model.recurrent_decoder import RecurrentDecoderConfig
+from transduce.model.seq2seq import DecoderConfig, EncoderConfig, ModelConfig, Seq2Seq, build_model
+from transduce.model.ssru import SSRUDecoderConfig
+from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
+
+TINY = {"width": 16, "heads": 4, "feed_forward": 24, "layers": 2}
+RNN = {"width": 12, "heads": 3, "attention_size": 10}
+SOURCE = Vocabulary(size=13, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
+TARGET = Vocabulary(size=11, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
+
+ENCODERS: dict[str, EncoderConfig] = {
+    "lstm": RecurrentEncoderConfig(kind="lstm", width=12, bidirectional=False),
+    "gru": RecurrentEncoderConfig(kind="gru", width=6, layers=2),
+    "lstm-deep": RecurrentEncoderConfig(kind="lstm", width=6, layers=3, residual=True, layer_norm=True, variational=True),
+    "transformer-pre-sinusoidal": TransformerEncoderConfig(**TINY),
+    "transformer-post-learned": TransformerEncoderConfig(**TINY, norm_place="post", positions="learned", max_positions=20),
+    "transformer-rope-swiglu": TransformerEncoderConfig(**TINY, positions="rope", norm="rms_norm", activation="swiglu", key_value_heads=2),
+    "transformer-relative-gelu": TransformerEncoderConfig(**TINY, positions="relative", activation="gelu"),
+}
+DECODERS: dict[str, DecoderConfig] = {
+    "lstm-none": RecurrentDecoderConfig(kind="lstm", attention="none", layers=2, **RNN),
+    "gru-none-fed": RecurrentDecoderConfig(kind="gru", attention="none", feed_summary=True, **RNN),
+    "lstm-additive": RecurrentDecoderConfig(kind="lstm", attention="additive", **RNN),
+    "gru-additive-maxout": RecurrentDecoderConfig(kind="gru", attention="additive", layers=2, deep_output="maxout", residual=True, **RNN),
+    "gru-additive-after": RecurrentDecoderConfig(kind="gru", attention="additive", attend="after", **RNN),
+    "lstm-dot-feeding": RecurrentDecoderConfig(kind="lstm", attention="dot", layers=2, layer_norm=True, feed_summary=True, **RNN),
+    "gru-dot": RecurrentDecoderConfig(kind="gru", attention="dot", input_feeding=False, bridge="zero", **RNN),
+    "gru-general-feeding": RecurrentDecoderConfig(kind="gru", attention="general", layers=2, residual=True, variational=True, **RNN),
+    "lstm-general": RecurrentDecoderConfig(kind="lstm", attention="general", input_feeding=False, layers=2, **RNN),
+    "lstm-multihead-feeding": RecurrentDecoderConfig(kind="lstm", attention="multihead", **RNN),
+    "gru-multihead-before": RecurrentDecoderConfig(kind="gru", attention="multihead", attend="before", **RNN),
+    "transformer-pre-sinusoidal": TransformerDecoderConfig(**TINY),
+    "transformer-post-learned": TransformerDecoderConfig(**TINY, norm_place="post", positions="learned", max_positions=20),
+    "transformer-rope-grouped": TransformerDecoderConfig(**TINY, positions="rope", key_value_heads=2, norm="rms_norm", activation="swiglu"),
+    "transformer-relative": TransformerDecoderConfig(**TINY, positions="relative", activation="gelu"),
+    "ssru": SSRUDecoderConfig(**TINY),
+    "ssru-post-grouped": SSRUDecoderConfig(**TINY, norm_place="post", key_value_heads=1),
+}
+PAIRS = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
+EACH_ONCE = [(encoder, list(DECODERS)[0 if index else 2]) for index, encoder in enumerate(ENCODERS)] + [("gru", name) for name in DECODERS]
+"""Each encoder and each decoder at least once, for what does not depend on the combination."""
+
+
+def make_model(encoder: str, decoder: str, *, seed: int = 1, reverse: bool = False) -> Seq2Seq:
+    """A tiny model in evaluation mode, embeddings not tied in width (10) to anything else."""
+    torch.manual_seed(seed)
+    config = ModelConfig(encoder=ENCODERS[encoder], decoder=DECODERS[decoder], embedding_size=10, reverse_source=reverse)
+    return build_model(config, SOURCE, TARGET).eval()
+
+
+def make_batch(source_lengths: list[int], target_lengths: list[int], *, seed: int = 1) -> Batch:
+    """Random tokens ending in end-of-sequence. What stands in the padding is random too: it must not matter."""
+    generator = torch.Generator().manual_seed(seed)
+    source = _rows(source_lengths, SOURCE, generator)
+    return Batch(torch.arange(len(source_lengths)), source, _rows(target_lengths, TARGET, generator))
+
+
+def _rows(lengths: list[int], vocabulary: Vocabulary, generator: torch.Generator) -> Padded:
+    data = torch.randint(4, vocabulary.size, (len(lengths), max(lengths)), generator=generator)
+    for row, length in enumerate(lengths):
+        data[row, length - 1] = vocabulary.eos_id
+    return Padded(data, torch.tensor(lengths))

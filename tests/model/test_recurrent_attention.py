@@ -1,0 +1,125 @@
+"""The attentions of recurrent decoders against their formulas, written out with plain autograd."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from transduce.model import recurrent_attention
+from transduce.model.interface import Memory
+from transduce.model.recurrent_attention import AdditiveAttention, ProductAttention, build_attention
+from transduce.model.recurrent_decoder import RecurrentDecoderConfig
+
+MASK = torch.tensor([[True, True, True, True], [True, True, False, False], [True, False, False, False]])
+
+
+def memory_of(size: int) -> Memory:
+    return Memory(torch.randn(3, 4, size, requires_grad=True), MASK, torch.zeros(3, 1))
+
+
+def read(attention: recurrent_attention.RecurrentAttention, memory: Memory, queries: Tensor) -> tuple[Tensor, Tensor]:
+    context, weights = attention.reader(attention.project(memory), memory, with_weights=True)(queries)
+    assert weights is not None
+    return context, weights
+
+
+def by_formula(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    weights = scores.masked_fill(~MASK[:, None], float("-inf")).softmax(-1)
+    return weights @ values, weights
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_additive_attention_equals_its_formula(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and every gradient of v . tanh(W q + U k + b), whether the pairs are made at once or in pieces."""
+    torch.manual_seed(1)
+    monkeypatch.setattr(recurrent_attention, "CHUNK", chunk)
+    attention = AdditiveAttention(5, 6, size=7, dropout=0.0)
+    torch.nn.init.normal_(attention.key.bias)
+    memory, queries = memory_of(6), torch.randn(3, 2, 5, requires_grad=True)
+    leaves = [memory.states, queries, *attention.parameters()]
+    weighting, pattern = torch.randn(3, 2, 6), torch.randn(3, 2, 4)
+
+    context, weights = read(attention, memory, queries)
+    ours = torch.autograd.grad((context * weighting).sum() + (weights * pattern).sum(), leaves)
+    hidden = torch.tanh(attention.query(queries)[:, :, None] + attention.key(memory.states)[:, None])
+    expected, expected_weights = by_formula(hidden @ attention.energy, memory.states)
+    theirs = torch.autograd.grad((expected * weighting).sum() + (expected_weights * pattern).sum(), leaves)
+
+    torch.testing.assert_close(context, expected)
+    torch.testing.assert_close(weights, expected_weights)
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_additive_attention_sums_the_gradients_of_several_reads(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    monkeypatch.setattr(recurrent_attention, "CHUNK", chunk)
+    attention = AdditiveAttention(5, 6, size=7, dropout=0.0)
+    memory, queries = memory_of(6), torch.randn(3, 4, 5)
+    leaves = [memory.states, *attention.parameters()]
+    together = torch.autograd.grad(read(attention, memory, queries)[0].square().sum(), leaves)
+    reader = attention.reader(attention.project(memory), memory, with_weights=False)
+    apart = torch.autograd.grad(sum(reader(queries[:, step : step + 1])[0].square().sum() for step in range(4)), leaves)
+    for left, right in zip(together, apart, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+
+
+def test_additive_attention_is_finite_where_tanh_is_flat() -> None:
+    attention = AdditiveAttention(5, 6, size=7, dropout=0.0)
+    memory = Memory(1e4 * torch.randn(3, 4, 6, requires_grad=True), MASK, torch.zeros(3, 1))
+    context, weights = read(attention, memory, 1e4 * torch.randn(3, 2, 5))
+    context.sum().backward()
+    assert context.isfinite().all() and weights.isfinite().all()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in attention.parameters())
+
+
+def test_dot_attention_equals_its_formula() -> None:
+    torch.manual_seed(3)
+    attention = ProductAttention(6, 6, learned=False, dropout=0.0)
+    assert not list(attention.parameters()), "dot has no weights where the widths agree"
+    memory, queries = memory_of(6), torch.randn(3, 2, 6, requires_grad=True)
+    context, weights = read(attention, memory, queries)
+    expected, expected_weights = by_formula(queries @ memory.states.transpose(1, 2), memory.states)
+    torch.testing.assert_close(context, expected)
+    torch.testing.assert_close(weights, expected_weights)
+    leaves = [memory.states, queries]
+    for ours, theirs in zip(torch.autograd.grad(context.sum(), leaves), torch.autograd.grad(expected.sum(), leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_general_attention_equals_its_formula() -> None:
+    torch.manual_seed(4)
+    attention = ProductAttention(5, 6, learned=True, dropout=0.0)
+    memory, queries = memory_of(6), torch.randn(3, 2, 5)
+    context, weights = read(attention, memory, queries)
+    assert attention.key is not None
+    expected, expected_weights = by_formula(queries @ attention.key.weight @ memory.states.transpose(1, 2), memory.states)
+    torch.testing.assert_close(context, expected)
+    torch.testing.assert_close(weights, expected_weights)
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot", "general", "multihead"])
+def test_padding_gets_no_weight(kind: recurrent_attention.AttentionKind) -> None:
+    torch.manual_seed(5)
+    attention = build_attention(kind, query_size=4, memory_size=6, size=2, dropout=0.0)
+    memory, queries = memory_of(6), torch.randn(3, 2, 4)
+    context, weights = read(attention, memory, queries)
+    assert context.shape == (3, 2, attention.context_size) and weights.shape == (3, 2, 4)
+    assert not weights[~MASK[:, None].expand_as(weights)].any()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot", "general", "multihead"])
+def test_attention_dropout_acts_in_training_only(kind: recurrent_attention.AttentionKind) -> None:
+    torch.manual_seed(6)
+    attention = build_attention(kind, query_size=4, memory_size=6, size=2, dropout=0.5)
+    memory, queries = memory_of(6), torch.randn(3, 2, 4)
+    assert not torch.equal(read(attention, memory, queries)[0], read(attention, memory, queries)[0])
+    attention.eval()
+    assert torch.equal(read(attention, memory, queries)[0], read(attention, memory, queries)[0])
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValidationError, match="heads 3 must divide width 8"):
+        RecurrentDecoderConfig(attention="multihead", width=8, heads=3)
