@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from toy_scorers import BOS, EOS, PAD, UNK, ToyScorer, naive_greedy
 
-from transduce.decode.candidates import best_candidates, log_probabilities
+from transduce.decode.candidates import best_candidates, best_tokens, log_probabilities
 from transduce.decode.length import length_divisor
 from transduce.decode.options import SamplingConfig, SearchConfig
 from transduce.decode.scorers import EnsembleScorer
@@ -25,11 +25,19 @@ def test_two_stage_selection_is_topk(size: int, width: int) -> None:
     scores[:, 0, :3] = float("-inf")
     totals = torch.randn((4, width), generator=generator)
     for count in (1, 4, width * size):
-        values, indices = best_candidates(scores, totals, count)
+        values, indices = best_candidates(scores, totals, count, columns=torch.arange(64))
         expected = (scores + totals[:, :, None]).view(4, -1).topk(count)
         assert torch.equal(values, expected.values)
         assert torch.equal((scores + totals[:, :, None]).view(4, -1).gather(1, indices), expected.values)
         assert all(len(set(row)) == count for row in indices.tolist())
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("size", [60, 1000, 1024])
+def test_best_token_is_the_maximum(rows: int, size: int) -> None:
+    scores = torch.randn((rows, size), generator=torch.Generator().manual_seed(size))
+    values, tokens = best_tokens(scores, torch.arange(64))
+    assert torch.equal(values, scores.amax(1)) and torch.equal(tokens, scores.argmax(1))
 
 
 def test_log_softmax_in_place_is_exact() -> None:

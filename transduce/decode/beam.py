@@ -93,11 +93,10 @@ def expand(scores: Tensor, beam: Beam, rules: Rules) -> Expansion:
     size = scores.shape[1]
     scores = scores.view(batch, width, size)
     model_scores = scores.clone() if rules.rescores else None
-    sentences = torch.from_numpy(beam.sentences).to(scores.device)
-    restrict(scores, rules, beam.tokens.view(batch, width, -1), sentences)
+    restrict(scores, rules, beam.tokens.view(batch, width, beam.tokens.shape[1]), beam.sentences)
     ended = scores[:, :, rules.eos_id] + beam.totals  # (B, W)
     scores[:, :, rules.eos_id] = NEVER
-    totals, indices = best_candidates(scores, beam.totals, min(rules.config.beam_size, width * size))
+    totals, indices = best_candidates(scores, beam.totals, min(rules.config.beam_size, width * size), columns=rules.columns)
     origins = indices.div(size, rounding_mode="floor") if width > 1 else torch.zeros_like(indices)
     tokens = indices - origins * size
     if model_scores is None:
@@ -111,8 +110,8 @@ def settle(expansion: Expansion, beam: Beam, rules: Rules, *, pools: Pools) -> n
     """Put what ended or hit its limit into the pools. -> (B,) True where the sentence goes on."""
     length = beam.tokens.shape[1]
     totals, ended = expansion.totals.cpu().numpy(), expansion.ended.cpu().numpy()
-    best = totals[:, 0].astype(np.float64)
-    if np.isnan(best).any():
+    best = totals[:, 0]
+    if not np.isfinite(best).all() and np.isnan(best[beam.open]).any():
         raise DivergedError("the model gives scores that are not numbers (NaN); its weights are damaged or training has diverged")
     full = totals.shape[1] == rules.config.beam_size
     ending = (ended > (totals[:, -1:] if full else NEVER)) & (ended > NEVER) & beam.open[:, None]
@@ -120,10 +119,14 @@ def settle(expansion: Expansion, beam: Beam, rules: Rules, *, pools: Pools) -> n
         rank = (totals[:, None, :] > ended[:, :, None]).sum(2) + (ended[:, None, :] > ended[:, :, None]).sum(2)
         ending &= rank < rules.config.beam_size
         collect(np.argwhere(ending), beam, rules, pools=pools, expansion=expansion)
-    at_limit = beam.open & ((rules.limits.maximum[beam.sentences] <= length) | (best == NEVER))
+    at_limit = beam.open & (best == NEVER)
+    if length >= rules.limits.shortest_maximum:
+        at_limit |= beam.open & (rules.limits.maximum[beam.sentences] <= length)
     if at_limit.any():
         previous = beam.totals.cpu().numpy() > NEVER
         collect(np.argwhere(at_limit[:, None] & previous & ~ending), beam, rules, pools=pools, expansion=None)
+    if not pools.any_full:
+        return np.asarray(beam.open & ~at_limit)
     threshold = pools.threshold[beam.sentences]
     beaten = (threshold > NEVER) & (reachable(best, beam, rules) <= threshold)
     return np.asarray(beam.open & ~at_limit & ~beaten)

@@ -41,6 +41,7 @@ class Pools:
     threshold: np.ndarray = field(init=False)  # (num_sentences,) worst score of a full pool, -inf while there is room
     finished: list[list[Hypothesis]] = field(init=False)
     truncated: list[list[Hypothesis]] = field(init=False)
+    any_full: bool = False
 
     def __post_init__(self) -> None:
         self.threshold = np.full(self.num_sentences, -np.inf)
@@ -58,6 +59,7 @@ class Pools:
         del pool[self.capacity :]
         if len(pool) == self.capacity:
             self.threshold[sentence] = pool[-1].score
+            self.any_full = True
 
     def results(self) -> list[list[Hypothesis]]:
         """Per sentence the best first, truncated ones behind finished ones."""

@@ -5,6 +5,7 @@ In: settings, source lengths. Out: a shortest and a longest output per sentence,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +18,11 @@ class LengthLimits:
 
     minimum: np.ndarray
     maximum: np.ndarray
+
+    @cached_property
+    def shortest_maximum(self) -> int:
+        """Before this many tokens no sentence is at its limit."""
+        return int(self.maximum.min(initial=np.iinfo(np.int64).max))
 
 
 def length_limits(config: SearchConfig, source_lengths: np.ndarray, *, ceiling: int, prefix_lengths: Sequence[int] = ()) -> LengthLimits:

@@ -1,16 +1,17 @@
 """Greedy search and sampling: every hypothesis walks alone, so nothing is ever reordered.
 
 In: a scorer and the rules. Out: hypotheses per sentence, best first. A path ends at its first end-of-sequence symbol; with
-sampling, num_best paths per sentence are walked at once.
+sampling, num_best paths per sentence are walked at once. The decision to question: a step asks only three cheap questions in
+numpy (did anything end, is every score finite, is a limit reached) and does its bookkeeping only after a yes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.decode.candidates import Rules, best_candidates, log_probabilities, restrict
+from transduce.decode.candidates import Rules, best_tokens, log_probabilities, restrict
 from transduce.decode.constraints import NEVER
 from transduce.decode.hypotheses import Hypothesis, Pools, make_hypothesis
 from transduce.decode.sampling import sample_tokens, uniform_table
@@ -20,109 +21,117 @@ from transduce.errors import DivergedError
 COMPACT_SHARE = 1 / 8  # as in beam search
 
 
-@dataclass
+@dataclass(frozen=True)
 class Paths:
-    """The walks of one batch. tokens, values, ranks: (B * W, T + 1) buffers for the tokens, the model's log-probabilities of them
-    and the scores that the choice was made by. sentences: (B',) still in the batch, rows: (N',) their rows of the buffers,
-    open: (N',) False = ended."""
+    """The walks that are still in the batch, N = B * W rows grouped by sentence.
+
+    tokens: (N, t) so far. values: (N, t) the model's log-probabilities of them. ranks: (N, t) the scores that the choice was made
+    by, the same unless a constraint re-weighs. uniform: (N, T) random numbers, None when greedy. sentences: (B,) their numbers in
+    the batch as given. open: (N,) False = ended, not dropped yet.
+    """
 
     tokens: Tensor
     values: Tensor
     ranks: Tensor
+    uniform: Tensor | None
     sentences: np.ndarray
-    rows: np.ndarray
     open: np.ndarray
-    width: int
+
+    @property
+    def width(self) -> int:
+        """W: paths per sentence."""
+        return len(self.open) // len(self.sentences)
+
+    def select(self, sentences: np.ndarray, places: np.ndarray) -> "Paths":
+        """Only the sentences at `sentences` (B',) and the rows at `places` (N',)."""
+        rows = torch.from_numpy(places).to(self.tokens.device)
+        values = self.values[rows]
+        return Paths(
+            tokens=self.tokens[rows],
+            values=values,
+            ranks=values if self.ranks is self.values else self.ranks[rows],
+            uniform=None if self.uniform is None else self.uniform[rows],
+            sentences=self.sentences[sentences],
+            open=self.open[places],
+        )
 
 
 def walk(scorer: Scorer[StateT], rules: Rules, *, keys: np.ndarray) -> list[list[Hypothesis]]:
     """Runs until every path has ended. keys: (B,) uint64, what the random draws of each sentence depend on."""
-    paths = start_paths(rules)
-    uniform = draws(rules, keys)
-    pools = Pools(len(paths.sentences), rules.config.num_best)
+    paths = start_paths(rules, keys)
+    pools = Pools(len(keys), rules.config.num_best)
     state = scorer.start()
     if paths.width > 1:
-        state = state.select(torch.arange(len(paths.sentences), device=rules.suppressed.device).repeat_interleave(paths.width))
-    last = torch.full((len(paths.rows),), rules.bos_id, device=rules.suppressed.device)
-    rows = torch.from_numpy(paths.rows).to(last.device)
-    for length in range(paths.tokens.shape[1]):
+        state = state.select(torch.arange(len(keys), device=rules.suppressed.device).repeat_interleave(paths.width))
+    last = torch.full((len(paths.open),), rules.bos_id, device=rules.suppressed.device)
+    while True:
         scores, state = scorer.step(last, state)
-        last = choose(log_probabilities(scores, scorer.normalised), paths, rules, rows=rows, uniform=uniform, length=length)
-        kept = settle(paths, rules, pools=pools, length=length, last=last)
-        if not paths.open.any():
-            break
-        if kept is not None:
-            state = state.keep(*kept)
-            last, rows = last[kept[1]], torch.from_numpy(paths.rows).to(last.device)
-    return pools.results()
+        paths = extend(log_probabilities(scores, scorer.normalised), paths, rules)
+        if settle(paths, rules, pools=pools):
+            alive = paths.open.reshape(-1, paths.width).max(axis=1)
+            if not alive.any():
+                return pools.results()
+            if np.count_nonzero(~alive) >= COMPACT_SHARE * len(alive):
+                kept, places = np.flatnonzero(alive), np.flatnonzero(np.repeat(alive, paths.width))
+                paths = paths.select(kept, places)
+                state = state.keep(torch.from_numpy(kept).to(last.device), torch.from_numpy(places).to(last.device))
+        last = paths.tokens[:, -1]
 
 
-def start_paths(rules: Rules) -> Paths:
-    """Empty buffers for the longest output, one step more for its end."""
-    count, device = len(rules.limits.maximum), rules.suppressed.device
+def start_paths(rules: Rules, keys: np.ndarray) -> Paths:
+    """Empty walks, and with sampling one random number per path and step."""
+    count, device, sampling = len(keys), rules.suppressed.device, rules.config.sampling
     width = rules.config.num_best
-    shape = (count * width, int(rules.limits.maximum.max(initial=0)) + 1)
-    tokens = torch.empty(shape, dtype=torch.int64, device=device)
-    values = torch.empty(shape, device=device)
-    ranks = torch.empty(shape, device=device) if rules.rescores else values
-    return Paths(tokens, values, ranks, np.arange(count), np.arange(count * width), np.ones(count * width, dtype=bool), width)
+    uniform = None
+    if sampling is not None:
+        steps = int(rules.limits.maximum.max()) + 1
+        uniform = uniform_table(sampling.seed, keys, samples=width, steps=steps).to(device)
+    tokens = torch.empty((count * width, 0), dtype=torch.int64, device=device)
+    values = torch.empty((count * width, 0), device=device)
+    ranks = values.clone() if rules.rescores else values
+    return Paths(tokens, values, ranks, uniform, np.arange(count), np.ones(count * width, dtype=bool))
 
 
-def draws(rules: Rules, keys: np.ndarray) -> Tensor | None:
-    """(B * W, T + 1) uniform numbers, None for greedy search."""
-    sampling = rules.config.sampling
-    if sampling is None:
-        return None
-    steps = int(rules.limits.maximum.max(initial=0)) + 1
-    return uniform_table(sampling.seed, keys, samples=rules.config.num_best, steps=steps).to(rules.suppressed.device)
-
-
-def choose(scores: Tensor, paths: Paths, rules: Rules, *, rows: Tensor, uniform: Tensor | None, length: int) -> Tensor:
-    """scores: (N', V) log-probabilities, overwritten -> the next tokens (N',), written into the buffers with their scores."""
-    count, size = scores.shape
+def extend(scores: Tensor, paths: Paths, rules: Rules) -> Paths:
+    """scores: (N, V) log-probabilities, overwritten -> the paths one token later."""
+    size, length = scores.shape[1], paths.tokens.shape[1]
     model_scores = scores.clone() if rules.rescores else None
     cube = scores.view(len(paths.sentences), paths.width, size)
-    so_far = paths.tokens[rows, :length].view(len(paths.sentences), paths.width, length)
-    restrict(cube, rules, so_far, torch.from_numpy(paths.sentences).to(scores.device))
-    if uniform is None or rules.config.sampling is None:
-        ranked, chosen = best_candidates(scores[:, None], scores.new_zeros((count, 1)), 1)
-        tokens, values = chosen[:, 0], ranked[:, 0]
+    restrict(cube, rules, paths.tokens.view(len(paths.sentences), paths.width, length), paths.sentences)
+    if paths.uniform is None or rules.config.sampling is None:
+        ranks, tokens = best_tokens(scores, rules.columns)
     else:
-        tokens = sample_tokens(scores, uniform[rows, length], rules.config.sampling)
-        values = scores.gather(1, tokens[:, None])[:, 0]
-    paths.tokens[rows, length] = tokens
-    paths.ranks[rows, length] = values
-    if model_scores is not None:
-        paths.values[rows, length] = model_scores.gather(1, tokens[:, None])[:, 0]
-    return tokens
+        tokens = sample_tokens(scores, paths.uniform[:, length], rules.config.sampling)
+        ranks = scores.gather(1, tokens[:, None])[:, 0]
+    extended = torch.cat([paths.tokens, tokens[:, None]], 1)
+    all_ranks = torch.cat([paths.ranks, ranks[:, None]], 1)
+    values = all_ranks if model_scores is None else torch.cat([paths.values, model_scores.gather(1, tokens[:, None])], 1)
+    return replace(paths, tokens=extended, values=values, ranks=all_ranks)
 
 
-def settle(paths: Paths, rules: Rules, *, pools: Pools, length: int, last: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Close what ended, hit its limit or has nowhere to go. -> (sentences, rows) to keep when enough have ended, else None."""
-    step_values = paths.ranks[paths.rows, length].cpu().numpy()
-    if np.isnan(step_values).any():
+def settle(paths: Paths, rules: Rules, *, pools: Pools) -> bool:
+    """Close, in place, the paths that ended, hit their limit or have nowhere to go. -> whether there were any."""
+    length = paths.tokens.shape[1] - 1
+    last, ranks = paths.tokens[:, -1].cpu().numpy(), paths.ranks[:, -1].cpu().numpy()
+    ended = last == rules.eos_id
+    if not ended.any() and length < rules.limits.shortest_maximum and np.isfinite(ranks).all():
+        return False
+    if np.isnan(ranks[paths.open]).any():
         raise DivergedError("the model gives scores that are not numbers (NaN); its weights are damaged or training has diverged")
-    stuck = step_values == NEVER
-    ended = (last.cpu().numpy() == rules.eos_id) & ~stuck
+    stuck = ranks == NEVER
+    ended &= ~stuck
     owners = np.repeat(paths.sentences, paths.width)
-    cut = (stuck | (rules.limits.maximum[owners] <= length)) & ~ended
+    cut = stuck | (rules.limits.maximum[owners] <= length)
     closing = np.flatnonzero((ended | cut) & paths.open)
-    if not len(closing):
-        return None
-    for place in closing:
-        pools.add(int(owners[place]), draw_up(paths, rules, row=int(paths.rows[place]), length=length, ended=bool(ended[place])))
+    for row in closing:
+        pools.add(int(owners[row]), draw_up(paths, rules, row=int(row), ended=bool(ended[row])))
     paths.open[closing] = False
-    alive: np.ndarray = paths.open.reshape(-1, paths.width).max(axis=1)
-    if np.count_nonzero(~alive) < COMPACT_SHARE * len(alive):
-        return None
-    places = np.flatnonzero(np.repeat(alive, paths.width))
-    paths.sentences, paths.rows, paths.open = paths.sentences[alive], paths.rows[places], paths.open[places]
-    return torch.from_numpy(np.flatnonzero(alive)).to(last.device), torch.from_numpy(places).to(last.device)
+    return len(closing) > 0
 
 
-def draw_up(paths: Paths, rules: Rules, *, row: int, length: int, ended: bool) -> Hypothesis:
-    """The hypothesis in one row of the buffers."""
-    steps = length + 1 if ended else length
-    total = float(paths.ranks[row, :steps].sum())
-    values = paths.values[row, :steps].tolist()
-    return make_hypothesis(paths.tokens[row, :length].tolist(), values, total=total, truncated=not ended, config=rules.config)
+def draw_up(paths: Paths, rules: Rules, *, row: int, ended: bool) -> Hypothesis:
+    """The hypothesis in one row, whose last token is the end or, where a limit was hit, one token too many."""
+    tokens = paths.tokens[row, :-1].tolist()
+    values = paths.values[row, : len(tokens) + int(ended)].tolist()
+    total = float(paths.ranks[row, : len(values)].sum())
+    return make_hypothesis(tokens, values, total=total, truncated=not ended, config=rules.config)

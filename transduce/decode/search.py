@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from transduce.decode.beam import beam_search
-from transduce.decode.candidates import Rules
+from transduce.decode.candidates import BLOCK, Rules
 from transduce.decode.constraints import Constraint, ForcedPrefix, MinimumLength, NoRepeatNgram, RepetitionPenalty
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.length import LengthLimits, length_limits
@@ -64,6 +64,7 @@ def make_rules(
         constraints=(*configured(config, limits, eos_id=vocabulary.eos_id, device=device), *constraints),
         prefix=ForcedPrefix(prefixes, device) if prefixes and any(prefix_lengths) else None,
         suppressed=suppressed,
+        columns=torch.arange(BLOCK, device=device),
         bos_id=vocabulary.bos_id,
         eos_id=vocabulary.eos_id,
     )
