@@ -12,6 +12,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Self, cast
@@ -102,22 +103,23 @@ def read_pairs(corpus: CorpusConfig, *, errors: Errors, report: DataReport, keep
     An end that is empty or blank is a bad record too, unless `keep_empty` (validation), where it is noted.
     """
     entry = report.start(corpus.name)
-    rows, parse = _open_corpus(corpus, entry)
     first = corpus.files[0]
-    for number, raws in rows:
-        entry.read += 1
-        try:
-            source, target = parse(raws)
-            _check_empty(source, target, paths=corpus.files, keep=keep_empty)
-        except BadRecordError as bad:
-            if errors == "strict":
-                message = f"{bad.reason}: {bad.detail} (data.errors: tolerant leaves such pairs out and counts them)"
-                raise DataError(message, bad.path, number) from None
-            entry.skip(bad.reason, f"{bad.path}:{number}")
-            continue
-        if keep_empty and not (source.strip() and target.strip()):
-            entry.note("pairs with an empty end, kept", f"{first}:{number}")
-        yield Record(source, target, f"{first}:{number}")
+    with ExitStack() as stack:
+        rows, parse = _open_corpus(corpus, entry, stack)
+        for number, raws in rows:
+            entry.read += 1
+            try:
+                source, target = parse(raws)
+                _check_empty(source, target, paths=corpus.files, keep=keep_empty)
+            except BadRecordError as bad:
+                if errors == "strict":
+                    message = f"{bad.reason}: {bad.detail} (data.errors: tolerant leaves such pairs out and counts them)"
+                    raise DataError(message, bad.path, number) from None
+                entry.skip(bad.reason, f"{bad.path}:{number}")
+                continue
+            if keep_empty and not (source.strip() and target.strip()):
+                entry.note("pairs with an empty end, kept", f"{first}:{number}")
+            yield Record(source, target, f"{first}:{number}")
 
 
 def read_lines(path: Path | None) -> Iterator[str]:
@@ -167,17 +169,13 @@ def _raw_lines(handle: BinaryIO, path: Path, entry: CorpusReport | None = None) 
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _file_lines(path: Path, entry: CorpusReport) -> Iterator[bytes]:
-    with open_bytes(path) as handle:
-        yield from _raw_lines(handle, path, entry)
-
-
-def _open_corpus(corpus: CorpusConfig, entry: CorpusReport) -> tuple[Iterator[Row], Parser]:
+def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack) -> tuple[Iterator[Row], Parser]:
+    """Numbered raw records and what makes texts of them; `stack` closes the files."""
+    files = [_raw_lines(stack.enter_context(open_bytes(path)), path, entry) for path in corpus.files]
     if corpus.path is None:
         source, target = corpus.files
-        rows = enumerate(zip_longest(_file_lines(source, entry), _file_lines(target, entry)), 1)
-        return rows, _aligned_parser(source, target)
-    lines = enumerate(_file_lines(corpus.path, entry), 1)
+        return enumerate(zip_longest(*files), 1), _aligned_parser(source, target)
+    lines = enumerate(files[0], 1)
     if corpus.resolved_format == "jsonl":
         source_field = "source" if corpus.source is None else str(corpus.source)
         target_field = "target" if corpus.target is None else str(corpus.target)
@@ -254,12 +252,13 @@ def _field(tree: object, name: str, path: Path) -> str:
 
 
 def _text(raw: bytes, path: Path) -> str:
-    if b"\0" in raw:
-        raise BadRecordError("NUL character", f"at byte {raw.index(0) + 1} of the line", path)
     try:
-        return raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError as error:
         raise BadRecordError("invalid UTF-8", _utf8_detail(raw, error), path) from None
+    if "\0" in text:
+        raise BadRecordError("NUL character", f"at byte {raw.index(0) + 1} of the line", path)
+    return text
 
 
 def _utf8_detail(raw: bytes, error: UnicodeDecodeError) -> str:
