@@ -27,12 +27,14 @@ class Beam:
     """The open hypotheses, N = B * W rows grouped by sentence.
 
     tokens: (N, t) so far. trail: (N, t) summed log-probability of the model after each token. totals: (B, W) what they are ranked by.
-    sentences: (B,) their numbers in the batch as given. open: (B,) False = finished, not dropped yet.
+    starts: (B, 1) row of each sentence's first hypothesis. sentences: (B,) their numbers in the batch as given. open: (B,) False =
+    finished, not dropped yet.
     """
 
     tokens: Tensor
     trail: Tensor
     totals: Tensor
+    starts: Tensor
     sentences: np.ndarray
     open: np.ndarray
 
@@ -70,7 +72,7 @@ def beam_search(scorer: Scorer[StateT], rules: Rules) -> list[list[Hypothesis]]:
         still_open = settle(expansion, beam, rules, pools=pools)
         if not still_open.any():
             return pools.results()
-        rows, kept = next_rows(expansion, still_open)
+        rows, kept = next_rows(expansion, beam, still_open)
         beam = advance(beam, expansion, rows=rows, still_open=still_open, kept=kept)
         last = beam.tokens[:, -1]
         if kept is not None and rows is not None:
@@ -81,10 +83,15 @@ def beam_search(scorer: Scorer[StateT], rules: Rules) -> list[list[Hypothesis]]:
 
 def first_beam(num_sentences: int, rules: Rules) -> Beam:
     """One empty hypothesis per sentence; the first expansion widens it."""
-    device = rules.suppressed.device
-    tokens = torch.empty((num_sentences, 0), dtype=torch.int64, device=device)
-    trail = torch.empty((num_sentences, 0), device=device)
-    return Beam(tokens, trail, torch.zeros((num_sentences, 1), device=device), np.arange(num_sentences), np.ones(num_sentences, dtype=bool))
+    device, numbers = rules.suppressed.device, np.arange(num_sentences)
+    return Beam(
+        tokens=torch.empty((num_sentences, 0), dtype=torch.int64, device=device),
+        trail=torch.empty((num_sentences, 0), device=device),
+        totals=torch.zeros((num_sentences, 1), device=device),
+        starts=torch.arange(num_sentences, device=device)[:, None],
+        sentences=numbers,
+        open=np.ones(num_sentences, dtype=bool),
+    )
 
 
 def expand(scores: Tensor, beam: Beam, rules: Rules) -> Expansion:
@@ -111,25 +118,25 @@ def settle(expansion: Expansion, beam: Beam, rules: Rules, *, pools: Pools) -> n
     length = beam.tokens.shape[1]
     totals, ended = expansion.totals.cpu().numpy(), expansion.ended.cpu().numpy()
     best = totals[:, 0]
-    if not np.isfinite(best).all() and np.isnan(best[beam.open]).any():
+    finite = bool(np.isfinite(best).all())
+    if not finite and np.isnan(best[beam.open]).any():
         raise DivergedError("the model gives scores that are not numbers (NaN); its weights are damaged or training has diverged")
     full = totals.shape[1] == rules.config.beam_size
-    ending = (ended > (totals[:, -1:] if full else NEVER)) & (ended > NEVER) & beam.open[:, None]
+    ending = (ended > (totals[:, -1:] if full else NEVER)) & beam.open[:, None]
     if ending.any():
         rank = (totals[:, None, :] > ended[:, :, None]).sum(2) + (ended[:, None, :] > ended[:, :, None]).sum(2)
         ending &= rank < rules.config.beam_size
         collect(np.argwhere(ending), beam, rules, pools=pools, expansion=expansion)
-    at_limit = beam.open & (best == NEVER)
-    if length >= rules.limits.shortest_maximum:
-        at_limit |= beam.open & (rules.limits.maximum[beam.sentences] <= length)
-    if at_limit.any():
+    still_open = beam.open
+    if not finite or length >= rules.limits.shortest_maximum:
+        stuck = still_open & ((best == NEVER) | (rules.limits.maximum[beam.sentences] <= length))
         previous = beam.totals.cpu().numpy() > NEVER
-        collect(np.argwhere(at_limit[:, None] & previous & ~ending), beam, rules, pools=pools, expansion=None)
-    if not pools.any_full:
-        return np.asarray(beam.open & ~at_limit)
-    threshold = pools.threshold[beam.sentences]
-    beaten = (threshold > NEVER) & (reachable(best, beam, rules) <= threshold)
-    return np.asarray(beam.open & ~at_limit & ~beaten)
+        collect(np.argwhere(stuck[:, None] & previous & ~ending), beam, rules, pools=pools, expansion=None)
+        still_open = still_open & ~stuck
+    if pools.any_full:
+        threshold = pools.threshold[beam.sentences]
+        still_open = still_open & ((threshold == NEVER) | (reachable(best, beam, rules) > threshold))
+    return still_open
 
 
 def reachable(best: np.ndarray, beam: Beam, rules: Rules) -> np.ndarray:
@@ -162,34 +169,34 @@ def collect(cells: np.ndarray, beam: Beam, rules: Rules, *, pools: Pools, expans
         pools.add(number, make_hypothesis(tokens[row].tolist(), steps, total=total, truncated=expansion is None, config=rules.config))
 
 
-def next_rows(expansion: Expansion, still_open: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+def next_rows(expansion: Expansion, beam: Beam, still_open: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
     """-> rows (N',) that the state goes on with, None = all as they are; sentences (B',) that are kept, None = all."""
-    batch, width = expansion.ended.shape
-    origins = expansion.origins
-    beams = torch.arange(width, device=origins.device)
-    closed = batch - int(still_open.sum())
-    if closed == 0 and origins.shape[1] == width and (width == 1 or torch.equal(origins, beams.expand_as(origins))):
+    closed = len(still_open) - np.count_nonzero(still_open)
+    if closed >= COMPACT_SHARE * len(still_open) and closed:
+        kept = torch.from_numpy(np.flatnonzero(still_open)).to(beam.starts.device)
+        return (expansion.origins + beam.starts)[kept].view(-1), kept
+    origins = expansion.origins.cpu().numpy()
+    if origins.shape[1] == beam.width and (origins == np.arange(beam.width)).all():
         return None, None
-    rows = origins + torch.arange(0, batch * width, width, device=origins.device)[:, None]  # (B, W')
-    if closed < COMPACT_SHARE * batch:
-        return rows.view(-1), None
-    kept = torch.from_numpy(np.flatnonzero(still_open)).to(origins.device)
-    return rows[kept].view(-1), kept
+    return (expansion.origins + beam.starts).view(-1), None
 
 
 def advance(beam: Beam, expansion: Expansion, *, rows: Tensor | None, still_open: np.ndarray, kept: Tensor | None) -> Beam:
     """The beam one token later, of the kept sentences."""
-    tokens, trail, totals = expansion.tokens, expansion.trail, expansion.totals
-    sentences = beam.sentences
+    tokens, trail, totals, sentences = expansion.tokens, expansion.trail, expansion.totals, beam.sentences
     if kept is not None:
         tokens, trail, totals = tokens[kept], trail[kept], totals[kept]
         sentences, still_open = sentences[still_open], still_open[still_open]
+    width, starts = totals.shape[1], beam.starts
+    if kept is not None or width != beam.width:
+        starts = torch.arange(0, len(sentences) * width, width, device=starts.device)[:, None]
     old_tokens = beam.tokens if rows is None else beam.tokens.index_select(0, rows)
     old_trail = beam.trail if rows is None else beam.trail.index_select(0, rows)
     return Beam(
-        torch.cat([old_tokens, tokens.reshape(-1, 1)], 1),
-        torch.cat([old_trail, trail.reshape(-1, 1)], 1),
-        totals,
-        sentences,
-        still_open,
+        tokens=torch.cat([old_tokens, tokens.reshape(-1, 1)], 1),
+        trail=torch.cat([old_trail, trail.reshape(-1, 1)], 1),
+        totals=totals,
+        starts=starts,
+        sentences=sentences,
+        open=still_open,
     )
