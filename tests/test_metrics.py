@@ -156,10 +156,10 @@ def test_paired_bootstrap_tells_a_better_system_from_an_equal_one(name: str) -> 
     texts = [" ".join(generator.choice(words, size=8)) for _ in range(30)]
     references = [[text] for text in texts]
     worse = [" ".join(["x", "y", *text.split()[:4]]) if index % 3 else text for index, text in enumerate(texts)]
-    better = paired_bootstrap(name, texts, worse, references, resamples=200)
+    better = paired_bootstrap(name, texts, worse, references=references, resamples=200)
     assert better.verdict == "better" and better.p_value < 0.05 and better.value == pytest.approx(BEST[name])
-    assert paired_bootstrap(name, worse, texts, references, resamples=200).verdict == "worse"
-    same = paired_bootstrap(name, worse, worse, references, resamples=200)
+    assert paired_bootstrap(name, worse, texts, references=references, resamples=200).verdict == "worse"
+    same = paired_bootstrap(name, worse, worse, references=references, resamples=200)
     assert same.p_value == 1 and same.verdict == "no clear difference" and same.difference == 0
 
 
@@ -168,7 +168,7 @@ def test_a_small_difference_is_not_significant() -> None:
     references = [[text] for text in texts]
     first = ["wrong", *texts[1:]]
     second = [texts[0], "wrong", *texts[2:]]
-    comparison = paired_bootstrap("chrf", first, second, references, resamples=200)
+    comparison = paired_bootstrap("chrf", first, second, references=references, resamples=200)
     assert comparison.verdict == "no clear difference"
     assert comparison.to_dict()["baseline"] == comparison.baseline
 

@@ -129,7 +129,7 @@ def compare(
     """The same evaluation with a baseline: another model on the same sources, tested by paired bootstrap for each metric."""
     predictor = Predictor.load(baseline) if isinstance(baseline, Path | str) else baseline
     texts = tuple(prediction.text for prediction in predictor.predict(evaluation.sources, search=search))
-    tests = tuple(paired_bootstrap(metric, evaluation.texts, texts, evaluation.references) for metric in evaluation.scores)
+    tests = tuple(paired_bootstrap(metric, evaluation.texts, texts, references=evaluation.references) for metric in evaluation.scores)
     named = str(baseline) if isinstance(baseline, Path | str) else name
     return replace(evaluation, baseline=Baseline(named, texts, tests))
 

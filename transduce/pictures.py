@@ -42,8 +42,8 @@ def attention_png(path: Path, weights: NDArray[np.floating[Any]], *, source: Seq
 
 
 def learning_curves_png(path: Path, curves: Curves) -> None:
-    """The loss (training and validation) and each metric of the validations over steps, one panel each."""
-    metrics = [name for name in curves.metrics if name != "loss"]
+    """The loss (training and validation) and each metric over steps, one panel each; perplexity is left to the table."""
+    metrics = [name for name in curves.metrics if name not in ("loss", "perplexity")]
     with _canvas(path, 4.2 * (1 + len(metrics)), 3.2) as (figure, _):
         panels = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
         losses: dict[str, Sequence[tuple[float, float]]] = {"training": curves.training, "validation": curves.series("loss")}

@@ -54,7 +54,7 @@ def run(folder: Path, stream: io.StringIO, steps: range, clock: Clock | None = N
         clock.now += 6.0
         progress.step(replace(REPORT, step=step, loss=5 - step / 100))
         if step % 20 == 0:
-            progress.validation(step, {"loss": 4 - step / 100, "bleu": step / 10})
+            progress.validation(step, {"loss": 4 - step / 100, "bleu": step / 10, "seconds": 2.5})
             progress.sample(step, [("ein Hund", "a dog", f"a cat {step}"), ("zwei", "two", "two")])
     progress.finish({"reason": "max_steps"})
 
@@ -65,9 +65,9 @@ def test_a_run_leaves_every_file(tmp_path: Path) -> None:
     assert kinds == ["start", "step", "step", "validation", "sample", "step", "step", "validation", "sample", "finish"]
     rows = read_results(tmp_path)
     assert [row["step"] for row in rows] == [20, 40] and [row["bleu"] for row in rows] == [2, 4]
-    assert rows[1]["train_loss"] == pytest.approx(4.6) and rows[1]["seconds"] == 24
+    assert rows[1]["train_loss"] == pytest.approx(4.6) and rows[1]["seconds"] == 24 and rows[1]["validation_seconds"] == 2.5
     header = (tmp_path / "results.csv").read_text().splitlines()[0]
-    assert header == "step,epoch,seconds,train_loss,learning_rate,tokens_per_second,loss,bleu"
+    assert header == "step,epoch,seconds,train_loss,learning_rate,tokens_per_second,validation_seconds,loss,bleu"
     assert (tmp_path / "results.png").read_bytes().startswith(PNG)
     assert list((tmp_path / "tensorboard").iterdir())
     assert "output:    a cat 40" in (tmp_path / "samples" / "step-00000040.txt").read_text()

@@ -81,8 +81,8 @@ def paired_bootstrap(
     metric: str,
     system_a: Sequence[str],
     system_b: Sequence[str],
-    references: Sequence[Sequence[str]],
     *,
+    references: Sequence[Sequence[str]],
     resamples: int = NUM_RESAMPLES,
 ) -> Comparison:
     """Is A really better than the baseline B? Both are scored on the same resampled sentences (Koehn 2004).

@@ -60,7 +60,7 @@ def point_chart(series: Mapping[str, Sequence[Point]], labels: Sequence[str], *,
         shift = (number - (len(series) - 1) / 2) * 0.16
         places = [(frame.x(index + shift), point) for index, point in enumerate(row)]
         parts.append(_polyline([(x, frame.y(point.value)) for x, point in places], f"line faint s{number + 1}"))
-        parts += [_interval_point(frame, x, point, f"s{number + 1}") for x, point in places]
+        parts += [_interval_point(frame, x, point, style=f"s{number + 1}") for x, point in places]
     return _svg("".join(parts), description)
 
 
@@ -77,7 +77,7 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], *, x_title: 
     for number, (name, row) in enumerate(shown.items(), start=1):
         parts.append(_polyline([(frame.x(x), frame.y(y)) for x, y in row], f"line s{number}"))
         if len(row) <= 40:
-            parts += [_dot(frame.x(x), frame.y(y), f"s{number}", f"{name}: {y:.4g} at {x:,.0f}") for x, y in row]
+            parts += [_dot(frame.x(x), frame.y(y), style=f"s{number}", title=f"{name}: {y:.4g} at {x:,.0f}") for x, y in row]
     return _svg("".join(parts), description)
 
 
@@ -143,12 +143,12 @@ def _x_title(text: str) -> str:
     return f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(text)}</text>'
 
 
-def _interval_point(frame: Frame, x: float, point: Point, style: str) -> str:
+def _interval_point(frame: Frame, x: float, point: Point, *, style: str) -> str:
     bar = f'<line class="bar {style}" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.y(point.low):.1f}" y2="{frame.y(point.high):.1f}"/>'
-    return bar + _dot(x, frame.y(point.value), style, point.title)
+    return bar + _dot(x, frame.y(point.value), style=style, title=point.title)
 
 
-def _dot(x: float, y: float, style: str, title: str) -> str:
+def _dot(x: float, y: float, *, style: str, title: str) -> str:
     return f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(title)}</title></circle>'
 
 

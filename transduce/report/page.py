@@ -26,7 +26,11 @@ LABELS = {
     "cer": "CER",
     "per": "PER",
     "exact_match": "Exact match",
+    "accuracy": "Token accuracy",
+    "source_gain": "Loss rise with wrong sources",
 }
+# Columns of a run without a chart of their own: the loss stands beside the training loss, perplexity is its exponential.
+HIDDEN = frozenset({"loss", "perplexity"})
 
 
 def render(report: Report) -> str:
@@ -38,8 +42,8 @@ def render(report: Report) -> str:
         _comparison(report),
         _by_length(report),
         _attention(report),
-        _examples("Worst examples", "worst", report.worst, report.ranked_by),
-        _examples("Best examples", "best", report.best, report.ranked_by),
+        _examples("worst", report.worst, report.ranked_by),
+        _examples("best", report.best, report.ranked_by),
         _curves(report),
         _settings(report),
     ]
@@ -61,7 +65,7 @@ def marked(prediction: str, reference: str) -> str:
     return "".join(parts)
 
 
-def _section(name: str, title: str, content: str, note: str = "") -> str:
+def _section(name: str, title: str, content: str, *, note: str = "") -> str:
     text = f'<p class="note">{escape(note)}</p>' if note else ""
     return f'<section id="{name}"><h2>{escape(title)}</h2>{text}{content}</section>'
 
@@ -87,7 +91,7 @@ def _scores(report: Report) -> str:
 
 def _card(score: Score) -> str:
     low, high = score.interval or (score.value, score.value)
-    interval = f"95 % interval {low:.2f} to {high:.2f}" if score.interval else "no interval"
+    interval = f'<span title="95 % bootstrap interval">95 %: {low:.2f} to {high:.2f}</span>' if score.interval else "no interval"
     return (
         f'<div class="card"><div class="name">{escape(LABELS.get(score.name, score.name))}</div><div class="value">{score.value:.2f}</div>'
         f'<div class="small">{interval}</div><div class="small">{score.better} is better</div></div>'
@@ -124,7 +128,8 @@ def _comparison(report: Report) -> str:
     )
     head = "<tr><th>Metric</th><th>This model</th><th>Baseline</th><th>Difference</th><th>p</th><th>Verdict at 5 %</th></tr>"
     note = f"Baseline: {baseline.name}. Paired bootstrap on the same sentences."
-    return _section("comparison", "Against the baseline", f'<div class="scroll"><table class="numbers">{head}{rows}</table></div>', note)
+    table = f'<div class="scroll"><table class="numbers">{head}{rows}</table></div>'
+    return _section("comparison", "Against the baseline", table, note=note)
 
 
 def _by_length(report: Report) -> str:
@@ -134,7 +139,7 @@ def _by_length(report: Report) -> str:
     title = f"source length in {groups[0].unit}"
     chart = point_chart(series, [group.label for group in groups], x_title=title, description=f"{metric} by {title}")
     note = f"{metric} of groups of about equal size, with 95 % intervals."
-    return _section("length", f"{metric} by source length", f"<figure>{chart}{_legend(list(series))}</figure>", note)
+    return _section("length", f"{metric} by source length", f"<figure>{chart}{_legend(list(series))}</figure>", note=note)
 
 
 def _length_point(name: str, group: LengthScore) -> Point:
@@ -156,14 +161,15 @@ def _attention(report: Report) -> str:
     maps = [(f"Line {number}", heat_map(table, description=f"Attention of line {number}")) for number, table in report.maps]
     figures = "".join(f'<figure><figcaption>{title}</figcaption><div class="scroll">{drawn}</div></figure>' for title, drawn in maps)
     note = "Rows are the output from top to bottom, columns the source; the stronger the colour, the more the model looked there."
-    return _section("attention", "Attention", f'<div class="maps">{figures}</div>', note)
+    return _section("attention", "Attention", f'<div class="maps">{figures}</div>', note=note)
 
 
-def _examples(title: str, name: str, examples: Sequence[Example], ranked_by: str) -> str:
+def _examples(name: str, examples: Sequence[Example], ranked_by: str) -> str:
     if not examples:
         return ""
     items = "".join(_example(example) for example in examples)
-    return _section(name, title, f'<ol class="examples">{items}</ol>', f"Ranked by {ranked_by}. Marked: what the reference does not have.")
+    note = f"Ranked by {ranked_by}. Marked: what the reference does not have."
+    return _section(name, f"{name.capitalize()} examples", f'<ol class="examples">{items}</ol>', note=note)
 
 
 def _example(example: Example) -> str:
@@ -181,7 +187,7 @@ def _curves(report: Report) -> str:
     curves = report.curves
     losses: dict[str, Sequence[tuple[float, float]]] = {"training": curves.training, "validation": curves.series("loss")}
     charts = {"Loss per token": {name: row for name, row in losses.items() if row}}
-    charts.update({LABELS.get(name, name): {name: curves.series(name)} for name in curves.metrics if name != "loss"})
+    charts.update({LABELS.get(name, name): {name: curves.series(name)} for name in curves.metrics if name not in HIDDEN})
     figures = []
     for title, series in charts.items():
         drawn = line_chart(series, x_title="step", description=f"{title} over training steps")

@@ -21,7 +21,7 @@ from transduce.errors import DataError, StorageError
 LOG_NAME = "log.jsonl"
 RESULTS_NAME = "results.csv"
 # The columns that every run has, in this order; the metrics of its validations follow.
-FIXED_COLUMNS = ("step", "epoch", "seconds", "train_loss", "learning_rate", "tokens_per_second")
+FIXED_COLUMNS = ("step", "epoch", "seconds", "train_loss", "learning_rate", "tokens_per_second", "validation_seconds")
 
 
 @contextmanager

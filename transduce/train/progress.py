@@ -24,6 +24,9 @@ from transduce.train.events import StepReport
 from transduce.train.journal import Curves, Journal, ResultsTable, read_curves, replace_text
 from transduce.train.tensorboard import Board, open_board
 
+# Figures of a validation that its own line has and the line of a step can do without.
+QUIET = frozenset({"perplexity", "accuracy", "source_gain", "seconds"})
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -92,11 +95,13 @@ class Progress:
         """Shows and records a validation: log.jsonl, a row of results.csv, results.png."""
         self._metrics = dict(metrics)
         self._open_journal().write("validation", {"step": step, **metrics})
-        self._print(f"step {step:,} validation: " + " · ".join(f"{name} {_figure(value)}" for name, value in metrics.items()))
+        told = " · ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in metrics.items())
+        self._print(f"step {step:,} validation: {told}")
         if self._board:
             self._board.add(step, {f"validation/{name}": value for name, value in metrics.items()})
         self._results = self._results or ResultsTable(self.run_dir)
-        self._results.add(step, {**self._training_columns(), **metrics})
+        figures = {"validation_seconds" if name == "seconds" else name: value for name, value in metrics.items()}
+        self._results.add(step, {**self._training_columns(), **figures})
         if self._clock() >= self._picture_due:
             self._draw()
 
@@ -191,7 +196,7 @@ class Progress:
 def describe(report: StepReport, metrics: Mapping[str, float]) -> str:
     """One line: where the run is, how well it does, how fast, how wasteful, how large, how long still."""
     parts = [f"step {report.step:,}", f"epoch {report.epoch}", f"loss {_figure(report.loss)}"]
-    parts += [f"valid {name} {_figure(value)}" for name, value in metrics.items() if name not in ("perplexity", "accuracy")]
+    parts += [f"valid {name} {_figure(value)}" for name, value in metrics.items() if name not in QUIET]
     parts += [f"{_thousands(report.tokens_per_second)} tokens/s", f"padding {report.padding_share:.1%}", _memory(report.memory_mib)]
     if report.data_wait_share >= 0.05:
         parts.append(f"waits for data {report.data_wait_share:.0%}")
