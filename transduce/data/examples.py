@@ -92,8 +92,9 @@ class BadRecordError(Exception):
         self.reason, self.detail, self.path = reason, detail, path
 
 
-Row = tuple[int, tuple[bytes | None, ...]]
-Parser = Callable[[tuple[bytes | None, ...]], tuple[str, str]]
+Raws = tuple[bytes | None, ...]
+Row = tuple[int, Raws]
+Parser = Callable[[Raws], tuple[str, str]]
 
 
 def read_pairs(corpus: CorpusConfig, *, errors: Errors, report: DataReport, keep_empty: bool = False) -> Iterator[Record]:
@@ -103,23 +104,37 @@ def read_pairs(corpus: CorpusConfig, *, errors: Errors, report: DataReport, keep
     An end that is empty or blank is a bad record too, unless `keep_empty` (validation), where it is noted.
     """
     entry = report.start(corpus.name)
-    first = corpus.files[0]
     with ExitStack() as stack:
         rows, parse = _open_corpus(corpus, entry, stack)
+        to_record = _record_maker(corpus, parse, errors=errors, entry=entry, keep_empty=keep_empty)
         for number, raws in rows:
-            entry.read += 1
-            try:
-                source, target = parse(raws)
-                _check_empty(source, target, paths=corpus.files, keep=keep_empty)
-            except BadRecordError as bad:
-                if errors == "strict":
-                    message = f"{bad.reason}: {bad.detail} (data.errors: tolerant leaves such pairs out and counts them)"
-                    raise DataError(message, bad.path, number) from None
-                entry.skip(bad.reason, f"{bad.path}:{number}")
-                continue
-            if keep_empty and not (source.strip() and target.strip()):
-                entry.note("pairs with an empty end, kept", f"{first}:{number}")
-            yield Record(source, target, f"{first}:{number}")
+            record = to_record(number, raws)
+            if record is not None:
+                yield record
+
+
+def _record_maker(
+    corpus: CorpusConfig, parse: Parser, *, errors: Errors, entry: CorpusReport, keep_empty: bool
+) -> Callable[[int, Raws], Record | None]:
+    """A function from a numbered raw record to a `Record`, or None for one that is left out and counted."""
+    first = corpus.files[0]
+
+    def to_record(number: int, raws: Raws) -> Record | None:
+        entry.read += 1
+        try:
+            source, target = parse(raws)
+            _check_empty(source, target, paths=corpus.files, keep=keep_empty)
+        except BadRecordError as bad:
+            if errors == "strict":
+                message = f"{bad.reason}: {bad.detail} (data.errors: tolerant leaves such pairs out and counts them)"
+                raise DataError(message, bad.path, number) from None
+            entry.skip(bad.reason, f"{bad.path}:{number}")
+            return None
+        if keep_empty and not (source.strip() and target.strip()):
+            entry.note("pairs with an empty end, kept", f"{first}:{number}")
+        return Record(source, target, f"{first}:{number}")
+
+    return to_record
 
 
 def read_lines(path: Path | None) -> Iterator[str]:
@@ -158,15 +173,18 @@ def _raw_lines(handle: BinaryIO, path: Path, entry: CorpusReport | None = None) 
     """Lines without their end. A byte order mark at the start of the file is taken off and noted."""
     try:
         for number, raw in enumerate(handle):
-            if number == 0 and raw.startswith(BYTE_ORDER_MARK):
-                raw = raw[len(BYTE_ORDER_MARK) :]
-                if entry is not None:
-                    entry.note("byte order mark removed", f"{path}:1")
-            yield raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
+            body = raw if number else _without_mark(raw, path, entry)
+            yield body[:-2] if body.endswith(b"\r\n") else body.removesuffix(b"\n")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"damaged gzip file: {error}", path) from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _without_mark(raw: bytes, path: Path, entry: CorpusReport | None) -> bytes:
+    if raw.startswith(BYTE_ORDER_MARK) and entry is not None:
+        entry.note("byte order mark removed", f"{path}:1")
+    return raw.removeprefix(BYTE_ORDER_MARK)
 
 
 def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack) -> tuple[Iterator[Row], Parser]:
@@ -186,7 +204,7 @@ def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack) ->
 
 
 def _aligned_parser(source: Path, target: Path) -> Parser:
-    def parse(raws: tuple[bytes | None, ...]) -> tuple[str, str]:
+    def parse(raws: Raws) -> tuple[str, str]:
         first, second = raws
         if first is None:
             raise BadRecordError("unpaired line", f"{source} has no such line, {target} goes on: the files differ in length", target)
@@ -211,7 +229,7 @@ def _column_parser(corpus: CorpusConfig, lines: Iterator[tuple[int, bytes]]) -> 
             raise DataError(f"no column called {missing[0]!r}; the header has {', '.join(map(repr, header))}", path, 1)
         columns, width = [header.index(name) for name in names], len(header)
 
-    def parse(raws: tuple[bytes | None, ...]) -> tuple[str, str]:
+    def parse(raws: Raws) -> tuple[str, str]:
         nonlocal width
         cells = _text(raws[0] or b"", path).split("\t")
         width = width or max(len(cells), max(columns) + 1)
@@ -223,7 +241,7 @@ def _column_parser(corpus: CorpusConfig, lines: Iterator[tuple[int, bytes]]) -> 
 
 
 def _json_parser(path: Path, source: str, target: str) -> Parser:
-    def parse(raws: tuple[bytes | None, ...]) -> tuple[str, str]:
+    def parse(raws: Raws) -> tuple[str, str]:
         line = _text(raws[0] or b"", path)
         try:
             tree = json.loads(line)

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from transduce.data.batch import Batch, Padded
 from transduce.data.cache import Cache, default_cache, key_of
 from transduce.data.examples import CorpusConfig, Errors, read_pairs
-from transduce.data.plan import BatchPlan, Rows, corpus_counts, epoch_rows, generator, plan_batches
+from transduce.data.plan import BatchPlan, Rows, corpus_counts, epoch_rows, generator, numbers, plan_batches
 from transduce.data.report import CorpusReport, DataReport, Lossless, merge_lossless
 from transduce.data.store import PairStore, StoreOptions, TokenArrays, build_store, corpus_key
 from transduce.data.text import Codec, CodecConfig, SentencePieceConfig, fit_codec, load_codec
@@ -129,7 +129,7 @@ class Loader:
 
     def _make_plan(self, epoch: int) -> BatchPlan:
         if self._seed is None:
-            rows, shuffle = np.arange(len(self)), None
+            rows, shuffle = numbers(len(self)), None
         else:
             rows = epoch_rows(self.sizes, self.counts, seed=self._seed, epoch=epoch)
             shuffle = generator(self._seed, 3, epoch)
