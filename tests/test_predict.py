@@ -2,23 +2,32 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from transduce.config import parse_config
 from transduce.data.text import CharactersConfig, Codec, WordsConfig, fit_codec
 from transduce.decode.batches import plan_batches
 from transduce.decode.options import SamplingConfig, SearchConfig
-from transduce.errors import DataError
+from transduce.errors import CheckpointError, ConfigError, DataError
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
 from transduce.predict import LengthCeilings, Prediction, Predictor
+from transduce.train.checkpoint import save_model
 
 TEXTS = ["a b c", "", "d", "b b b a", "abcd dcba", "a b c", "c", "da da"]
 SEARCH = SearchConfig(beam_size=3, num_best=2, max_length=9)
+
+SMALL = ModelConfig(
+    encoder=TransformerEncoderConfig(layers=1, width=16, heads=2, feed_forward=32),
+    decoder=TransformerDecoderConfig(layers=1, width=16, heads=2, feed_forward=32),
+    embedding_size=16,
+)
 
 
 def codec(texts: list[str]) -> Codec:
@@ -27,11 +36,7 @@ def codec(texts: list[str]) -> Codec:
 
 def network(source: Codec, target: Codec, *, recurrent: bool, seed: int = 0, attention: str = "additive") -> Seq2Seq:
     torch.manual_seed(seed)
-    config = ModelConfig(
-        encoder=TransformerEncoderConfig(layers=1, width=16, heads=2, feed_forward=32),
-        decoder=TransformerDecoderConfig(layers=1, width=16, heads=2, feed_forward=32),
-        embedding_size=16,
-    )
+    config = SMALL
     if recurrent:
         encoder = RecurrentEncoderConfig(kind="gru", width=16)
         config = ModelConfig(encoder=encoder, decoder=RecurrentDecoderConfig(kind="gru", width=16, attention=attention), embedding_size=16)
@@ -201,6 +206,29 @@ def test_batches_keep_the_budget() -> None:
     assert all(len(batch) == 1 or max(lengths[number] for number in batch) * len(batch) * 5 <= 90 for batch in plan)
     assert [lengths[number] for batch in plan for number in batch] == sorted(lengths, reverse=True)
     assert plan_batches([], budget=10) == []
+
+
+def test_a_stored_model_answers_the_same(tmp_path: Path) -> None:
+    """One directory, and an ensemble of two; a member with another target vocabulary is refused."""
+    source, target, other = codec(["abcd "]), codec(["vwxyz"]), codec(["vwxy"])
+    pairs = {"source": "a", "target": "b"}
+    config = parse_config({"run_dir": "run", "data": {"train": pairs, "valid": pairs, "max_source_tokens": 5}, "train": {"max_steps": 1}})
+    config = config.model_copy(update={"search": SEARCH, "model": SMALL.model_copy(update={"max_source_length": 6})})
+    models = [network(source, target, recurrent=False, seed=seed) for seed in (0, 1)]
+    for name, model, codecs in zip("abc", [*models, network(source, other, recurrent=False)], [target, target, other], strict=True):
+        save_model(tmp_path / name, model=model, config=config, codecs=(source, codecs), metrics={})
+    limits = LengthCeilings(source=6)
+    loaded = Predictor.load(tmp_path / "a")
+    assert (loaded.search, loaded.ceilings) == (SEARCH, limits)
+    made = Predictor([models[0]], source, target, search=SEARCH, ceilings=limits)
+    assert loaded.predict(TEXTS) == made.predict(TEXTS)
+    both = Predictor.load([tmp_path / "a", tmp_path / "b"])
+    assert both.predict(TEXTS) == Predictor(models, source, target, search=SEARCH, ceilings=limits).predict(TEXTS)
+    assert essence(both.predict(TEXTS)) != essence(made.predict(TEXTS))
+    with pytest.raises(ConfigError, match="another target codec"):
+        Predictor.load([tmp_path / "a", tmp_path / "c"])
+    with pytest.raises(CheckpointError):
+        Predictor.load(tmp_path / "nowhere")
 
 
 def test_predictions_are_values() -> None:

@@ -100,7 +100,7 @@ def expand(scores: Tensor, beam: Beam, rules: Rules) -> Expansion:
     size = scores.shape[1]
     scores = scores.view(batch, width, size)
     model_scores = scores.clone() if rules.rescores else None
-    restrict(scores, rules, beam.tokens.view(batch, width, beam.tokens.shape[1]), beam.sentences)
+    restrict(scores, rules, so_far=beam.tokens.view(batch, width, beam.tokens.shape[1]), sentences=beam.sentences)
     ended = scores[:, :, rules.eos_id] + beam.totals  # (B, W)
     scores[:, :, rules.eos_id] = NEVER
     totals, indices = best_candidates(scores, beam.totals, min(rules.config.beam_size, width * size), columns=rules.columns)

@@ -52,7 +52,7 @@ def log_probabilities(scores: Tensor, normalised: bool) -> Tensor:
     return scores.log_softmax(-1)
 
 
-def restrict(scores: Tensor, rules: Rules, so_far: Tensor, sentences: np.ndarray) -> None:
+def restrict(scores: Tensor, rules: Rules, *, so_far: Tensor, sentences: np.ndarray) -> None:
     """Apply suppression and constraints to (B, W, V) in place. so_far: (B, W, t). sentences: (B,)."""
     if not rules.constraints and rules.prefix is None:
         scores.index_fill_(2, rules.suppressed, NEVER)

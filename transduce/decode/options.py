@@ -59,7 +59,7 @@ class SearchConfig(Settings):
     """Sample instead of searching; num_best independent outputs per sentence."""
     allow_unknown: bool = False
     """Whether the unknown token may be produced."""
-    batch_tokens: int = Field(default=2048, ge=1)
+    batch_tokens: int = Field(default=4096, ge=1)
     """Rows times source width that are searched at once, every hypothesis of a beam counted as a row."""
     too_long: Literal["flag", "refuse"] = "flag"
     """A source longer than the model allows: `flag` = empty output flagged source_too_long; `refuse` = error naming the line."""

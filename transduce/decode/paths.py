@@ -97,7 +97,7 @@ def extend(scores: Tensor, paths: Paths, rules: Rules) -> Paths:
     size, length = scores.shape[1], paths.tokens.shape[1]
     model_scores = scores.clone() if rules.rescores else None
     cube = scores.view(len(paths.sentences), paths.width, size)
-    restrict(cube, rules, paths.tokens.view(len(paths.sentences), paths.width, length), paths.sentences)
+    restrict(cube, rules, so_far=paths.tokens.view(*cube.shape[:2], length), sentences=paths.sentences)
     if paths.uniform is None or rules.config.sampling is None:
         ranks, tokens = best_tokens(scores, rules.columns)
     else:
