@@ -29,7 +29,8 @@ def attention_png(path: Path, weights: NDArray[np.floating[Any]], *, source: Seq
     weights: (T, S), rows sum to 1. The labels are as many as rows and columns. Raises ConfigError without matplotlib, StorageError.
     """
     height, width = weights.shape
-    with _canvas(path, min(2 + 0.32 * width, 24), min(1.6 + 0.32 * height, 24)) as (figure, known):
+    with _canvas(path, min(2 + 0.32 * width, 24), min(1.6 + 0.32 * height, 24)) as figure:
+        known = _known_marks()
         axes = figure.add_subplot()
         axes.imshow(np.asarray(weights, dtype=np.float64), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(width), [_drawable(piece, known) for piece in source], rotation=90)
@@ -44,7 +45,7 @@ def attention_png(path: Path, weights: NDArray[np.floating[Any]], *, source: Seq
 def learning_curves_png(path: Path, curves: Curves) -> None:
     """The loss (training and validation) and each metric over steps, one panel each; perplexity is left to the table."""
     metrics = [name for name in curves.metrics if name not in ("loss", "perplexity")]
-    with _canvas(path, 4.2 * (1 + len(metrics)), 3.2) as (figure, _):
+    with _canvas(path, 4.2 * (1 + len(metrics)), 3.2) as figure:
         panels = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
         losses: dict[str, Sequence[tuple[float, float]]] = {"training": curves.training, "validation": curves.series("loss")}
         _plot_lines(panels[0], "loss per token", losses)
@@ -54,7 +55,8 @@ def learning_curves_png(path: Path, curves: Curves) -> None:
 
 def length_png(path: Path, systems: Mapping[str, Sequence[LengthScore]]) -> None:
     """A metric by source length, one line for each system, with 95 % intervals. All were scored on the same sources."""
-    with _canvas(path, 6.4, 4) as (figure, known):
+    with _canvas(path, 6.4, 4) as figure:
+        known = _known_marks()
         axes = figure.add_subplot()
         for index, (name, groups) in enumerate(systems.items()):
             values = np.array([group.score.value for group in groups])
@@ -89,28 +91,40 @@ def _tidy(axes: Any) -> None:
 
 
 @contextmanager
-def _canvas(path: Path, width: float, height: float) -> Iterator[tuple[Any, set[int]]]:
-    """A figure of that many inches and the code points that its fonts can draw; saved to `path` at the end."""
+def _canvas(path: Path, width: float, height: float) -> Iterator[Any]:
+    """A figure of that many inches, saved to `path` at the end."""
     try:
         import matplotlib
-        from matplotlib import font_manager
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError('pictures need matplotlib, which is not installed: pip install "transduce[plot]"') from error
-    installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    families = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
-    known: set[int] = set()
-    for family in families:
-        known.update(font_manager.get_font(font_manager.findfont(family)).get_charmap())
-    with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
+    with matplotlib.rc_context({"font.family": _families()}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a layout too small for its labels is drawn all the same
-        figure = Figure(figsize=(width, height), dpi=144, layout="constrained")
-        yield figure, known
+        figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+        yield figure
         beside = path.with_name(f".tmp-{path.name}")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(beside, format="png")
             beside.replace(path)
+
+
+def _families() -> list[str]:
+    """The fonts that labels are drawn with, the first that has a character draws it."""
+    from matplotlib import font_manager
+
+    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+
+
+def _known_marks() -> set[int]:
+    """The code points that those fonts can draw (reading them takes a moment, so only pictures of user texts ask)."""
+    from matplotlib import font_manager
+
+    known: set[int] = set()
+    for family in _families():
+        known.update(font_manager.get_font(font_manager.findfont(family)).get_charmap())
+    return known
 
 
 def _drawable(text: str, known: set[int]) -> str:

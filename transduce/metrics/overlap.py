@@ -36,7 +36,7 @@ class SacreMetric:
             told = json.loads(result.format(width=6, signature=details["signature"], is_json=True))
             # sacreBLEU says nothing when every resample scores zero.
             mean, half = told.get("confidence_mean", value), told.get("confidence_var", 0.0)
-            details["interval"] = [mean - half, mean + half]
+            details["interval"] = [max(mean - half, 0.0), mean + half]
         if self.kind == "BLEU":
             details.update(precisions=[float(part) for part in result.precisions], brevity_penalty=float(result.bp))
             details.update(prediction_length=int(result.sys_len), reference_length=int(result.ref_len))

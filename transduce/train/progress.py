@@ -122,7 +122,7 @@ class Progress:
         self.close()
         self._open_journal().write("finish", summary)
         for name, value in summary.items():
-            self._print(f"{name}: {value}")
+            self._print(f"{name}: {_figure(value) if isinstance(value, float) else value}")
         if self._results and self._results.rows:
             self._draw()
 
