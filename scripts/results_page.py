@@ -3,18 +3,20 @@
 In: OUT/NAME.json as results_text.py writes them. Out: the three files. A figure that was not measured is printed as
 "not measured yet", never left out and never typed by hand.
 
-Decision to question: the buckets of source length are fixed in words, so that two runs can be compared; each holds over
-100 of the 1,000 test sentences.
+Decision to question: groups of source length hold about as many sentences each and depend on the sources alone, so that
+the four models of the ladder share one plot, with 95 % intervals.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transduce.metrics import compute_metrics
+from transduce.metrics.by_length import LengthScore, score_by_length
+from transduce.metrics.score import Score
+from transduce.pictures import length_png
 
-BUCKETS = ((1, 8), (9, 10), (11, 12), (13, 15), (16, 99))
 LADDER = {
     "multi30k-en-de-rnn-fixed": "fixed context vector (Sutskever 2014)",
     "multi30k-en-de-rnn-bahdanau": "additive attention (Bahdanau 2015)",
@@ -61,15 +63,17 @@ ROWS = (
 )
 
 
-def bleu_by_length(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """BLEU of the sentences whose source has so many words: {"1-8": ..., ...}. Empty buckets are left out."""
-    found = {}
-    for low, high in BUCKETS:
-        rows = [at for at, source in enumerate(sources) if low <= len(source.split()) <= high]
-        if rows:
-            scores = compute_metrics(["bleu"], [predictions[at] for at in rows], [references[at] for at in rows])
-            found[f"{low}-{high}"] = scores["bleu"].value
-    return found
+def bleu_by_length(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """BLEU by words in the source, for JSON."""
+    groups = score_by_length("bleu", sources, predictions=predictions, references=references, num_groups=5)
+    return [{**asdict(group), "score": {"value": group.score.value, "details": dict(group.score.details)}} for group in groups]
+
+
+def groups_of(record: dict[str, Any]) -> list[LengthScore]:
+    """The groups that `bleu_by_length` made, read back."""
+    groups = record["test"]["by_length"]
+    scores = [Score("bleu", group["score"]["value"], "higher", group["score"]["details"]) for group in groups]
+    return [LengthScore(**{**group, "score": score}) for group, score in zip(groups, scores, strict=True)]
 
 
 def read_records(out: Path) -> dict[str, dict[str, Any]]:
@@ -146,12 +150,11 @@ def length_table(records: dict[str, dict[str, Any]]) -> list[str]:
     measured = {name: label for name, label in LADDER.items() if name in records}
     if not measured:
         return [f"The plot and this table: {MISSING}."]
-    heads = [f"{low}-{high} words" for low, high in BUCKETS]
+    heads = [f"{group.label} words (n={group.count})" for group in groups_of(records[next(iter(measured))])]
     lines = [f"![BLEU by source length]({PLOT.removeprefix('docs/')})", ""]
     lines += [f"| model | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, label in measured.items():
-        values = [records[name]["test"]["by_length"].get(f"{low}-{high}") for low, high in BUCKETS]
-        lines.append(f"| {label} | {' | '.join('' if value is None else f'{value:.1f}' for value in values)} |")
+        lines.append(f"| {label} | {' | '.join(f'{group.score.value:.1f}' for group in groups_of(records[name]))} |")
     return lines
 
 
@@ -168,23 +171,5 @@ def signature_of(details: dict[str, Any]) -> str:
 
 def plot_by_length(records: dict[str, dict[str, Any]], place: Path) -> Path:
     """A line per model of the ladder: BLEU over source length."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    labels = [f"{low}-{high}" for low, high in BUCKETS]
-    for (name, label), marker in zip(LADDER.items(), "osD^", strict=True):
-        if name in records:
-            values = records[name]["test"]["by_length"]
-            kept = [at for at in range(len(labels)) if labels[at] in values]
-            axes.plot(kept, [values[labels[at]] for at in kept], marker=marker, label=label)
-    axes.set_xticks(range(len(labels)), [*labels[:-1], f"{BUCKETS[-1][0]}+"])
-    axes.set(xlabel="words in the source sentence", ylabel="BLEU", title="Multi30k en-de, test_2016_flickr")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(place, dpi=120, metadata={"Software": ""})
+    length_png(place, {label: groups_of(records[name]) for name, label in LADDER.items() if name in records})
     return place

@@ -185,7 +185,7 @@ def transduce(*words: str) -> str:
 def arguments() -> argparse.Namespace:
     """The command line of this script."""
     parser = argparse.ArgumentParser(description="Reproduce docs/results.md.")
-    parser.add_argument("action", choices=("list", "run", "all", "table"))
+    parser.add_argument("action", choices=("list", "run", "all", "table"), nargs="?", default="all")
     parser.add_argument("names", nargs="*", help="experiments, for `run`")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the data sets")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "results", help="where run folders and figures go")

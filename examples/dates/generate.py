@@ -40,7 +40,7 @@ PATTERNS = {
     "da": ("'den' d. MMMM y", "EEE d. MMM y", "d/M-y"),
     "pl": ("d MMMM y 'r.'", "EEE, d MMM y", "d.M.y"),
     "cs": ("EEE d. MMMM y", "'dne' d. MMMM y"),
-    "fi": ("EEE d. MMMM y", "EEEE d.M.y"),
+    "fi": ("EEE d. MMMM y", "EEEE d. MMMM y"),
     "tr": ("d MMM y EEE", "d MMMM ''yy"),
     "ru": ("d MMMM y", "d MMMM y 'года'", "EEE, d MMM y"),
     "ja": ("y年M月d日(EEE)", "y/M/d", "y年MM月dd日"),
@@ -124,8 +124,9 @@ def part_of(token: str, date: datetime.date, locale: str) -> Part:
             return Part("name", month_names(locale)[date.month][width > 3])
         case "y", width:
             return Part("year", f"{date.year % 100:02}" if width == 2 else str(date.year))
-        case "E" | "c", width:
-            return Part("weekday", Locale.parse(locale).days["format"]["wide" if width > 3 else "abbreviated"][date.weekday()])
+        case "E" | "c" as letter, width:
+            names = Locale.parse(locale).days["format" if letter == "E" else "stand-alone"]
+            return Part("weekday", names["wide" if width > 3 else "abbreviated"][date.weekday()])
     return Part("text", "'" if token == "''" else token.strip("'").replace("\u202f", " "))
 
 

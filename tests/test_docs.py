@@ -1,0 +1,200 @@
+"""The documentation tells the truth: its commands run, its configurations load, its Python works, its links lead somewhere.
+
+Shell blocks (```sh) of README.md and docs/*.md run in one folder with small generated data, page by page, each command once.
+Configurations shown there train for minutes; so `en-de.yaml` is a tiny one here, and what `transduce init` writes is only loaded.
+Blocks without a language are not commands.
+"""
+
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("quickstart", "data", "architectures", "search", "training", "api")))
+NOT_RUN = {
+    "make demo": "trains for minutes; CI runs it as its own step, and tests/test_dates.py covers its data",
+    "make test": "is this test suite",
+    "make check": "CI runs it as its own step",
+    'pip install -e ".[metrics,plot]"': "needs the network; CI installs the package through the same pyproject.toml",
+    "make results-text": "trains for hours on data that is not in this repository; tests/test_results_script.py covers the script",
+}
+WORDS = {"a": "Ein", "red": "roter", "dog": "Hund", "man": "Mann", "runs": "rennt"}
+TINY = """
+run_dir: runs/en-de
+seed: 1
+data:
+  train: {source: train.en, target: train.de}
+  valid: {source: val.en, target: val.de}
+  source_codec: {kind: characters}
+  target_codec: {kind: characters}
+  max_source_tokens: 60
+  max_target_tokens: 60
+  max_tokens_per_batch: 400
+model:
+  embedding_size: 16
+  encoder: {kind: gru, width: 16}
+  decoder: {kind: gru, width: 16, attention: additive}
+train:
+  max_steps: 4
+  save_every_steps: 2
+  keep_last: 2
+"""
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """The commands of a page, comments taken off."""
+    lines = (line for block in blocks(page, "sh") for line in block.splitlines())
+    return [command for command in (re.sub(r"\s+# .*$", "", line).strip() for line in lines) if command and not command.startswith("#")]
+
+
+def write_lines(place: Path, lines: list[str]) -> None:
+    place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small files with the names that the documentation uses."""
+    place = tmp_path_factory.mktemp("docs")
+    rng = random.Random(1)
+    for split, size in (("train", 120), ("val", 10), ("test", 6)):
+        sources = [" ".join(rng.choice(list(WORDS)) for _ in range(rng.randint(2, 6))) for _ in range(size)]
+        targets = [" ".join(WORDS[word] for word in source.split()) for source in sources]
+        write_lines(place / f"{split}.en", sources)
+        write_lines(place / f"{split}.de", targets)
+        write_lines(place / f"{split}.tsv", [f"{source}\t{target}" for source, target in zip(sources, targets, strict=True)])
+        records = [json.dumps({"source": source, "target": target}) for source, target in zip(sources, targets, strict=True)]
+        write_lines(place / f"{split}.jsonl", records)
+        with gzip.open(place / f"{split}.en.gz", "wt", encoding="utf-8") as file:
+            file.writelines(f"{source}\n" for source in sources)
+    (place / "en-de.yaml").write_text(TINY, encoding="utf-8")
+    return place
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    """`transduce` first on the path, one thread, a cache of its own."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def make_way(command: str, folder: Path) -> None:
+    """Remove what an earlier page left and this command would refuse to write over."""
+    words = command.split()
+    if words[:2] == ["transduce", "init"]:
+        (folder / "en-de.yaml").unlink()
+    if words[:2] == ["transduce", "train"]:
+        named = [word.partition("=")[2] for word in words if word.startswith("run_dir=")]
+        shutil.rmtree(folder / (named or ["runs/en-de"])[0], ignore_errors=True)
+
+
+def check_written(command: str, folder: Path) -> None:
+    """A configuration that `init` wrote loads and is short; the tiny one takes its place."""
+    from transduce.config import load_config
+
+    if command.startswith("transduce init"):
+        written = folder / "en-de.yaml"
+        assert len(written.read_text(encoding="utf-8").splitlines()) <= 30
+        assert load_config(written).run_dir == Path("runs/en-de")
+        written.write_text(TINY, encoding="utf-8")
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{command[-1]}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_every_command_runs(folder: Path, environment: dict[str, str]) -> None:
+    seen = set(NOT_RUN)
+    for page in PAGES:
+        for command in commands(page):
+            if command not in seen:
+                seen.add(command)
+                make_way(command, folder)
+                run(["bash", "-e", "-o", "pipefail", "-c", command], folder, environment)
+                check_written(command, folder)
+    assert len((folder / "test.out").read_text(encoding="utf-8").splitlines()) == 6
+    assert {"bleu", "chrf"} <= set(re.findall(r"bleu|chrf", (folder / "scores.json").read_text(encoding="utf-8")))
+    assert (folder / "runs" / "en-de" / "report" / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python_examples_run(page: str, folder: Path, environment: dict[str, str]) -> None:
+    place = folder / Path(page).stem
+    place.mkdir()
+    for file in folder.iterdir():
+        if file.is_file():
+            shutil.copy(file, place)
+    run([sys.executable, "-W", "error", "-c", "\n".join(blocks(page, "python"))], place, environment)
+
+
+def test_every_configuration_shown_is_valid() -> None:
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    from transduce.config import parse_config
+
+    shown = [block for page in PAGES for block in blocks(page, "yaml")]
+    assert len(shown) >= 4
+    for block in shown:
+        assert len(block.splitlines()) <= 30
+        tree = YAML(typ="safe", pure=True).load(StringIO(block))
+        parse_config({"run_dir": "runs/x", "train": {"max_steps": 1}, **tree})
+
+
+def links() -> Iterator[tuple[str, str]]:
+    for page in (*PAGES, "CONTRIBUTING.md", "docs/results.md"):
+        for target in re.findall(r"\]\(([^)#]+)", read(page)):
+            yield page, target
+
+
+def test_every_link_leads_somewhere() -> None:
+    found = list(links())
+    assert len(found) > 15
+    local = [(page, target) for page, target in found if not target.startswith("http")]
+    assert not [(page, target) for page, target in local if not (ROOT / page).parent.joinpath(target).exists()]
+
+
+def test_every_page_is_tested_or_generated() -> None:
+    generated = {"docs/configuration.md", "docs/results.md"}
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= generated | set(PAGES)
+
+
+def test_what_is_not_run_is_still_shown() -> None:
+    shown = {command for page in (*PAGES, "CONTRIBUTING.md") for command in commands(page)}
+    assert set(NOT_RUN) - shown == set()
+
+
+def test_the_readme_is_short_and_its_file_tree_is_that_of_the_package(environment: dict[str, str]) -> None:
+    assert len(read("README.md").splitlines()) < 250
+    run([sys.executable, str(ROOT / "scripts" / "readme_tree.py"), "--check"], ROOT, environment)
+
+
+def test_the_results_of_the_readme_are_those_of_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import results_page
+
+    text = read("README.md")
+    table = text[text.index(results_page.START) : text.index(results_page.END)]
+    page = read("docs/results.md")
+    for row in results_page.ROWS:
+        assert f"| {row.label} |" in table and f"| {row.label} |" in page

@@ -1,0 +1,160 @@
+"""The results script: prepared files, commands, records, tables and the plot, with the training replaced by a stand-in."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """scripts/results_text.py; its neighbours are imported by plain name, as when it runs."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import results_text
+
+    yield results_text
+    for name in ("results_text", "results_data", "results_page"):
+        sys.modules.pop(name, None)
+
+
+def write(place: Path, *lines: str) -> Path:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Tiny files with the names and forms of the real data sets."""
+    folder = tmp_path / "data"
+    for split in ("train", "val", "test_2016_flickr"):
+        for language in ("en", "de", "fr"):
+            write(folder / "multi30k" / f"{split}.{language}", *(f"a {split} line number {n} in {language} ." for n in range(8)))
+    for split in ("train", "val", "test"):
+        write(folder / "cmudict" / f"{split}.tsv", "tomato\tT AH M EY T OW", "tomato\tT AH M AA T OW", "cat\tK AE T")
+    for split in ("simple", "length", "addprim_jump"):
+        write(folder / "scan" / f"{split}.train.tsv", *(f"jump {n}\tJUMP {n}" for n in range(20)))
+        write(folder / "scan" / f"{split}.test.tsv", "run\tRUN")
+    for split in ("train", "dev", "test"):
+        write(folder / "g2p_sigmorphon2021_eng_us" / f"{split}.tsv", "abb\tæ b")
+    return folder
+
+
+def test_preparation_groups_pronunciations_and_splits_scan(script: ModuleType, data: Path, tmp_path: Path) -> None:
+    prepared = script.results_data
+    prepared.prepare_cmudict(data, tmp_path)
+    assert prepared.read_lines(tmp_path / "cmudict" / "train.source") == ["tomato", "tomato", "cat"]
+    assert prepared.read_lines(tmp_path / "cmudict" / "test.source") == ["tomato", "cat"]
+    found = prepared.references_of(["cat", "tomato"], tmp_path / "cmudict" / "references.tsv")
+    assert found == [["K AE T"], ["T AH M EY T OW", "T AH M AA T OW"]]
+    prepared.prepare_scan(data, tmp_path)
+    train, valid = (prepared.read_lines(tmp_path / "scan-simple" / f"{split}.source") for split in ("train", "valid"))
+    assert (len(train), len(valid)) == (18, 2) and not set(train) & set(valid)
+    prepared.prepare_scan(data, tmp_path)
+    assert prepared.read_lines(tmp_path / "scan-simple" / "valid.source") == valid
+    prepared.prepare_multi30k(data, tmp_path)
+    assert (tmp_path / "multi30k" / "train.de").read_text(encoding="utf-8") == (data / "multi30k" / "train.de").read_text(encoding="utf-8")
+
+
+def test_every_configuration_is_short_and_points_into_the_work_folder(script: ModuleType) -> None:
+    from transduce.config import load_config
+
+    for experiment in script.EXPERIMENTS:
+        path = ROOT / "examples" / "text" / experiment.config
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 30
+        config = load_config(path, experiment.pieces)
+        for corpus in (config.data.train, config.data.valid):
+            corpora = corpus if type(corpus) in (list, tuple) else [corpus]
+            assert all(str(file).startswith("work/") for one in corpora for file in one.files)
+
+
+def test_names_are_unique_and_every_row_of_the_table_has_an_experiment(script: ModuleType) -> None:
+    names = [experiment.name for experiment in script.EXPERIMENTS]
+    assert len(names) == len(set(names))
+    assert {row.name for row in script.results_page.ROWS} == set(names)
+
+
+def stand_in(script: ModuleType, monkeypatch: pytest.MonkeyPatch, root: Path) -> list[tuple[str, ...]]:
+    """Replace the commands: training writes a configuration, prediction copies the target file of the same split."""
+    monkeypatch.setattr(script, "ROOT", root)
+    commands: list[tuple[str, ...]] = []
+
+    def transduce(*words: str) -> str:
+        commands.append(words)
+        if words[0] == "train":
+            run_dir = Path(next(word for word in words if word.startswith("run_dir=")).partition("=")[2])
+            write(run_dir / "model" / "config.yaml", "seed: 1")
+        else:
+            source, output = Path(words[3]), Path(words[5])
+            answers = source.with_suffix(".de" if source.suffix == ".en" else ".target")
+            output.write_text(answers.read_text(encoding="utf-8"), encoding="utf-8")
+        return " ".join(["transduce", *words])
+
+    monkeypatch.setattr(script, "transduce", transduce)
+    return commands
+
+
+def experiment_named(script: ModuleType, name: str) -> Any:
+    (found,) = script.chosen([name])
+    return found
+
+
+def test_a_run_writes_a_record_from_which_the_pages_are_made(
+    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = tmp_path / "repo", tmp_path / "repo" / "runs" / "results"
+    commands = stand_in(script, monkeypatch, root)
+    place = script.run(experiment_named(script, "multi30k-en-de-transformer"), data=data, out=out, minutes=0.5)
+    record = json.loads(place.read_text(encoding="utf-8"))
+    assert record["test"]["bleu"]["value"] == pytest.approx(100)
+    assert "tok:13a" in record["test"]["bleu"]["details"]["signature"]
+    assert record["test"]["by_length"]
+    assert {"config", "command", "seed", "train_minutes", "processor", "bf16", "threads"} <= record.keys()
+    assert "train.max_minutes=0.5" in commands[0] and [words[0] for words in commands] == ["train", "predict", "predict"]
+
+    write(root / "README.md", "before", script.results_page.START, "old", script.results_page.END, "after")
+    written = script.results_page.write_pages(out, root)
+    assert [path.name for path in written] == ["results.md", "README.md", "bleu-by-length.png"]
+    assert all(path.stat().st_size > 0 for path in written)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("before") and readme.rstrip().endswith("after") and "old" not in readme
+    page = (root / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page.count("100.0") >= 2 and "not measured yet" in page and record["processor"] in page
+
+
+def test_cmudict_is_scored_against_the_closest_pronunciation(
+    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(script, monkeypatch, tmp_path)
+    experiment = experiment_named(script, "cmudict")
+    experiment.prepare(data, tmp_path / "work")
+    write(tmp_path / "work" / "cmudict" / "test.target", "T AH M AA T OW", "K AE D")
+    found = script.score(experiment, tmp_path, experiment.test, references=experiment.references)
+    assert found["exact_match"]["value"] == pytest.approx(50)
+    assert found["per"]["value"] == pytest.approx(100 / 9)
+
+
+def test_the_table_counts_an_unmeasured_row_as_unmeasured(script: ModuleType) -> None:
+    page = script.results_page.results_markdown({})
+    assert page.count("not measured yet") >= 2 * len(script.EXPERIMENTS)
+
+
+def test_an_unknown_experiment_is_named_with_what_is_allowed(script: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="scan-simple"):
+        script.chosen(["skan"])
+
+
+@pytest.mark.skipif(not (DATA / "multi30k").exists(), reason="the real data sets are not in ../shared/data")
+def test_the_real_files_have_the_expected_sizes(script: ModuleType, tmp_path: Path) -> None:
+    prepared = script.results_data
+    for prepare in (prepared.prepare_multi30k, prepared.prepare_g2p, prepared.prepare_cmudict, prepared.prepare_scan):
+        prepare(DATA, tmp_path)
+    sizes = {name: len(prepared.read_lines(tmp_path / name)) for name in ("multi30k/train.en", "g2p/test.source", "cmudict/test.source")}
+    assert sizes == {"multi30k/train.en": 29_000, "g2p/test.source": 2_084, "cmudict/test.source": 6_000}
