@@ -77,14 +77,16 @@ def train(config: Config, words: Words = None) -> None:
 
 
 @app.command()
-def resume(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that was interrupted.")]) -> None:
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that was interrupted.")], words: Words = None
+) -> None:
     """Continue an interrupted run.
 
     It goes on from the newest whole checkpoint and needs nothing but the run folder.
     """
     from transduce.train.loop import resume as continue_run
 
-    print(continue_run(run))
+    print(continue_run(run, words or []))
 
 
 @app.command()
@@ -95,13 +97,13 @@ def predict(
     source: Annotated[str, typer.Option("--input", "-i", metavar="FILE", help="One source per line (.gz too); - is standard input.")] = "-",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write. [standard output]")] = None,
     beam: Beam = None,
-    num_best: Annotated[int | None, typer.Option("--num-best", min=1, help="Predictions per source; text lines: number, score, text.")] = None,
+    num_best: Annotated[int | None, typer.Option("--num-best", min=1, help="Predictions per source (text: number, score, text).")] = None,
     style: Annotated[str, typer.Option("--format", metavar="text|jsonl", help="Plain lines, or everything known as JSON lines.")] = "text",
     prefix: Annotated[str | None, typer.Option("--prefix", help="Beginning that every prediction must have.")] = None,
     prefix_file: Annotated[Path | None, typer.Option("--prefix-file", metavar="FILE", help="One beginning per source line.")] = None,
     ensemble: Ensemble = None,
     threads: Threads = None,
-    chunk_lines: Annotated[int | None, typer.Option("--chunk-lines", min=1, help="Lines read before any is written. [1024, terminal 1]")] = None,
+    chunk_lines: Annotated[int | None, typer.Option("--chunk-lines", min=1, help="Lines answered at once. [1024, terminal 1]")] = None,
 ) -> None:
     """Predict one target per source line.
 
@@ -123,6 +125,7 @@ def evaluate(
     metrics: Annotated[str | None, typer.Option("--metrics", metavar="A,B", help="bleu, chrf, ter, wer, ... [bleu,chrf]")] = None,
     json_output: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the figures as JSON.")] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="DIR", help="Write report.html there.")] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", metavar="MODEL", help="Test the difference to this one.")] = None,
     beam: Beam = None,
     ensemble: Ensemble = None,
     threads: Threads = None,
@@ -130,20 +133,21 @@ def evaluate(
     """Score a model against references."""
     from transduce.commands.evaluate import EvaluateOptions, evaluate_files
 
-    options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, beam=beam)
+    options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, baseline=baseline, beam=beam)
     evaluate_files([model, *(ensemble or [])], source, targets=target, options=options, words=words or [], threads=threads)
 
 
 @app.command()
 def average(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN_OR_CHECKPOINTS...", help="A run folder (its checkpoints) or model directories.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN_OR_CHECKPOINTS...", help="A run folder or model directories.")],
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The model directory to write.")],
-    last: Annotated[int, typer.Option("--last", min=1, help="Of a run folder: how many of its newest checkpoints.")] = 5,
+    last: Annotated[int, typer.Option("--last", min=1, help="Checkpoints of a run folder that count, the newest.")] = 5,
 ) -> None:
     """Average the weights of checkpoints into one model."""
-    from transduce.commands.average import average_models
+    from transduce.commands.average import average_checkpoints
 
-    average_models(paths, output=output, last=last)
+    average_checkpoints(paths, output=output, last=last)
 
 
 @app.command("config")
@@ -165,6 +169,7 @@ def info(model: Model) -> None:
 @app.command()
 def init(
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="train.en train.de [val.en val.de], or .tsv or .jsonl; .gz too.")],
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The configuration to write.")] = Path("config.yaml"),
     run_dir: Annotated[Path, typer.Option("--run-dir", metavar="DIR", help="Where the run will live.")] = Path("runs/first"),
     force: Annotated[bool, typer.Option("--force", help="Write over an existing configuration.")] = False,

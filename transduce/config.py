@@ -47,7 +47,7 @@ class RunConfig(Settings):
 
     def to_yaml(self, documented: bool = False) -> str:
         """The resolved tree as YAML that `load_config` reads back; `documented` puts each field's meaning above it."""
-        return "\n".join(_lines(self, 0, documented)) + "\n"
+        return "\n".join(_lines(self, indent=0, documented=documented)) + "\n"
 
 
 def preset_names() -> list[str]:
@@ -119,7 +119,7 @@ def _read_preset(name: Any) -> Tree:
     return read_tree(PRESET_FOLDER / f"{name}.yaml")
 
 
-def _lines(group: BaseModel, indent: int, documented: bool) -> Iterator[str]:
+def _lines(group: BaseModel, *, indent: int, documented: bool) -> Iterator[str]:
     """The YAML lines of one group; blank lines part the outermost groups."""
     schema: Group = type(group)
     for name, value in group:
@@ -128,17 +128,18 @@ def _lines(group: BaseModel, indent: int, documented: bool) -> Iterator[str]:
             yield from [""] if indent == 0 else []
             allowed = "" if isinstance(value, BaseModel) else f" [{field_words(field)}]"
             yield from _comment(f"{field.description or ''}{allowed}", indent)
-        yield from _entry(" " * indent + f"{name}:", value, indent, documented)
+        yield from _entry(name, value, indent=indent, documented=documented)
 
 
-def _entry(start: str, value: Any, indent: int, documented: bool) -> Iterator[str]:
+def _entry(name: str, value: Any, *, indent: int, documented: bool) -> Iterator[str]:
+    start = " " * indent + f"{name}:"
     if isinstance(value, BaseModel):
         yield start
-        yield from _lines(value, indent + 2, documented)
+        yield from _lines(value, indent=indent + 2, documented=documented)
     elif isinstance(value, list | tuple) and value and all(isinstance(item, BaseModel) for item in value):
         yield start
         for item in value:
-            first, *rest = _lines(item, indent + 4, False)
+            first, *rest = _lines(item, indent=indent + 4, documented=False)
             yield " " * (indent + 2) + "- " + first.lstrip()
             yield from rest
     else:

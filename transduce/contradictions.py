@@ -28,11 +28,8 @@ def _model(config: "RunConfig") -> Iterator[str]:
     model, decoder = config.model, config.model.decoder
     if model.tie == "all" and not config.data.joint_vocabulary:
         yield "model.tie = all needs data.joint_vocabulary = true, one vocabulary for both ends (or choose model.tie = output)"
-    if decoder.kind == "lstm" or decoder.kind == "gru":
-        if decoder.attention == "none" and decoder.attend is not None:
-            yield f"model.decoder.attend = {decoder.attend} needs an attention, but model.decoder.attention = none"
-        if decoder.attention == "multihead" and decoder.width % decoder.heads:
-            yield f"model.decoder.heads = {decoder.heads} does not divide model.decoder.width = {decoder.width}"
+    if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none" and decoder.attend is not None:
+        yield f"model.decoder.attend = {decoder.attend} needs an attention, but model.decoder.attention = none"
 
 
 def _lengths(config: "RunConfig") -> Iterator[str]:
@@ -58,8 +55,11 @@ def _lengths(config: "RunConfig") -> Iterator[str]:
 
 def _training(config: "RunConfig") -> Iterator[str]:
     train = config.train
-    if train.max_minutes is None and train.max_steps is None and train.max_epochs is None:
-        yield "train has no end: set train.max_minutes, train.max_steps or train.max_epochs (the first that is reached ends the run)"
+    if not (train.max_minutes or train.max_steps or train.max_epochs or train.early_stop_patience):
+        yield (
+            "train has no end: set train.max_minutes, train.max_steps, train.max_epochs or train.early_stop_patience "
+            "(the first that is reached ends the run)"
+        )
     if train.metric != "loss" and train.metric not in train.validation.metrics:
         wanted = ", ".join((*train.validation.metrics, train.metric))
         yield f"train.metric = {train.metric} is not measured: set train.validation.metrics = [{wanted}] (or train.metric = loss)"

@@ -119,13 +119,10 @@ def default_tree(group: Group) -> Tree:
         default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, BaseModel):
             tree[name] = default.model_dump(mode="json")
-        elif field.is_required() and len(members(field.annotation)) == 1 and len(groups(field.annotation)) == 1 and not _is_list(field):
-            tree[name] = default_tree(groups(field.annotation)[0])
+        elif field.is_required() and len(members(field.annotation)) == 1 and len(groups(field.annotation)) == 1:
+            inner = default_tree(groups(field.annotation)[0])
+            tree.update({name: inner} if inner and get_origin(field.annotation) is not list else {})
     return tree
-
-
-def _is_list(field: FieldInfo) -> bool:
-    return get_origin(field.annotation) in (list, tuple)
 
 
 def merge(base: Tree, top: Tree, group: Group | None) -> Tree:

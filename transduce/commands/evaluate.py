@@ -1,14 +1,15 @@
 """`transduce evaluate`: source and reference files in, a table of scores out, on request as JSON and as a report."""
 
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transduce.commands.ask import search_settings
 from transduce.data.examples import read_lines
 from transduce.errors import DataError, StorageError
-from transduce.evaluate import Evaluation, evaluate
+from transduce.evaluate import Evaluation, compare, evaluate, write_report
 from transduce.predict import Predictor
 
 DEFAULT_METRICS = "bleu,chrf"
@@ -21,6 +22,7 @@ class EvaluateOptions:
     metrics: str | None = None
     json_output: Path | None = None
     report: Path | None = None
+    baseline: Path | None = None
     beam: int | None = None
 
 
@@ -44,17 +46,28 @@ def evaluate_files(
     predictor = Predictor.load(list(models), threads=threads)
     search = search_settings(predictor.search, words, beam=options.beam)
     names = [name.strip() for name in (options.metrics or DEFAULT_METRICS).split(",") if name.strip()]
-    evaluation = evaluate(
-        predictor, sources, [list(lines) for lines in zip(*references, strict=True)], metrics=names, report_dir=options.report, search=search
-    )
+    per_source = [list(lines) for lines in zip(*references, strict=True)]
+    evaluation = replace(evaluate(predictor, sources, per_source, metrics=names, search=search), model=", ".join(map(str, models)))
+    if options.baseline is not None:
+        evaluation = compare(evaluation, options.baseline, search=search if words or options.beam else None)
     _show(evaluation)
+    if options.report is not None:
+        print(f"report: {write_report(evaluation, predictor, report_dir=options.report, paths=models)}")
     if options.json_output is not None:
         _write_json(options.json_output, evaluation)
 
 
 def _show(evaluation: Evaluation) -> None:
     for name, score in evaluation.scores.items():
-        print(f"{name:12} {score.value:8.2f}   {score.details.get('signature', '')}".rstrip())
+        interval = "" if score.interval is None else f"[{score.interval[0]:.2f}, {score.interval[1]:.2f}]"
+        print(f"{name:12} {score.value:8.2f}  {interval:16} {score.signature}")
+    if evaluation.baseline is not None:
+        for test in evaluation.baseline.comparisons:
+            print(f"{test.metric:12} {test.value - test.baseline:+8.2f}  against {evaluation.baseline.name}, p = {test.p_value:.3f}")
+    print(f"{len(evaluation.sources)} sentences, {evaluation.sentences_per_second:.1f} per second")
+    for flag, count in {**evaluation.flags, "truncated": evaluation.truncated}.items():
+        if count:
+            print(f"warning: {count} of {len(evaluation.sources)} predictions: {flag}", file=sys.stderr)
 
 
 def _write_json(path: Path, evaluation: Evaluation) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transduce.commands.split import split_corpus
 from transduce.commands.survey import Survey, survey_corpus
-from transduce.data.examples import CorpusConfig
+from transduce.data.examples import ENDINGS, CorpusConfig
 from transduce.errors import ConfigError, DataError, StorageError
 from transduce.tree import scalar_text
 
@@ -87,11 +87,8 @@ def _sort_files(files: Sequence[Path]) -> _Files:
 
 
 def _is_pair_file(path: Path) -> bool:
-    return CorpusConfig(source=str(path), target=str(path)).resolved_format != "lines" or _ending(path) in (".tsv", ".tab", ".jsonl", ".ndjson")
-
-
-def _ending(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix
+    """Whether one file holds both ends, as its ending says (.tsv, .jsonl and their kin)."""
+    return Path(path.name.removesuffix(".gz")).suffix in ENDINGS
 
 
 def _named(corpora: Sequence[CorpusConfig], words: Sequence[str]) -> CorpusConfig | None:
@@ -112,9 +109,8 @@ def _advise(survey: Survey) -> _Advice:
         return _Advice("transformer-tiny", "words", False, None, reason)
     if max(source.mean_characters, target.mean_characters) <= SHORT_CHARACTERS and not target.is_prose:
         return _Advice("transformer-tiny", "characters", False, None, "the texts are short, so letters are the better units")
-    sizes = ((10_000, 2000), (50_000, 8000), (1_000_000, 16_000))
+    sizes = ((10_000, 2000), (200_000, 8000), (1_000_000, 16_000))
     size = next((size for pairs, size in sizes if survey.pairs < pairs), 32_000)
-    size = 8000 if 10_000 <= survey.pairs < 200_000 else size
     preset = "transformer-small" if survey.pairs < 500_000 else "transformer-base"
     return _Advice(preset, "sentencepiece", joint, size, f"{survey.pairs} pairs of running text")
 

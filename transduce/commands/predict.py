@@ -16,6 +16,7 @@ from typing import TextIO
 
 from transduce.commands.ask import search_settings
 from transduce.data.examples import read_lines
+from transduce.decode.options import SearchConfig
 from transduce.errors import ConfigError, DataError, StorageError
 from transduce.predict import Prediction, Predictor
 from transduce.tree import listed, nearest
@@ -55,21 +56,33 @@ def predict_lines(
         raise ConfigError("--prefix and --prefix-file are both given; choose one")
     predictor = Predictor.load(list(models), threads=threads)
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
-    tally = _Tally()
+    size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
+    lines = read_lines(None if source == "-" else Path(source))
+    if options.prefix is None and options.prefix_file is None:
+        predictions = predictor.predict_stream(lines, search=search, chunk_lines=size)
+    else:
+        predictions = _begun(predictor, _with_prefixes(lines, options), search=search, size=size)
     with _opened(output) as stream:
-        started = time.monotonic()
-        for number, (sources, prefixes) in enumerate(_chunks(source, options)):
-            predictions = predictor.predict(sources, search=search, prefixes=prefixes)
-            for position, prediction in enumerate(predictions, start=tally.lines):
-                stream.write(_written(position, prediction, options.style, search.num_best))
-                tally.flags.update(prediction.flags)
-            stream.flush()
-            tally.lines += len(sources)
-            if number and time.monotonic() - started > SECONDS_BETWEEN_NEWS:
-                started = time.monotonic()
-                print(f"{tally.lines} lines", file=sys.stderr)
+        tally = _write(stream, predictions, options=options, search=search, size=size)
     for flag, count in sorted(tally.flags.items()):
-        print(f"warning: {count} of {tally.lines} lines: {flag}", file=sys.stderr)
+        print(f"warning: {count} of {tally.lines} predictions: {flag}", file=sys.stderr)
+
+
+def _write(stream: TextIO, predictions: Iterator[Prediction], *, options: PredictOptions, search: SearchConfig, size: int) -> _Tally:
+    """Write predictions as they come, `size` of them at a time, with news on standard error when it takes long."""
+    tally, told = _Tally(), time.monotonic()
+    for number, prediction in enumerate(predictions):
+        stream.write(_written(number, prediction, style=options.style, many=search.num_best > 1))
+        tally.lines += 1
+        tally.flags.update([*prediction.flags, *(["truncated"] if prediction.truncated else [])])
+        if tally.lines % size:
+            continue
+        stream.flush()
+        if time.monotonic() - told > SECONDS_BETWEEN_NEWS:
+            told = time.monotonic()
+            print(f"{tally.lines} lines", file=sys.stderr)
+    stream.flush()
+    return tally
 
 
 class _opened:  # noqa: N801 - a context manager reads as a verb
@@ -93,33 +106,31 @@ class _opened:  # noqa: N801 - a context manager reads as a verb
             self.stream.close()
 
 
-def _chunks(source: str, options: PredictOptions) -> Iterator[tuple[list[str], list[str] | None]]:
-    """Sources and their prefixes, some lines at a time."""
-    size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
-    lines = read_lines(None if source == "-" else Path(source))
-    if options.prefix_file is None:
-        while chunk := list(islice(lines, size)):
-            yield chunk, None if options.prefix is None else [options.prefix] * len(chunk)
-        return
-    pairs = _paired(lines, read_lines(options.prefix_file), options.prefix_file)
+def _begun(predictor: Predictor, pairs: Iterator[tuple[str, str]], *, search: SearchConfig, size: int) -> Iterator[Prediction]:
+    """Predictions with the given beginnings, `size` lines at a time."""
     while both := list(islice(pairs, size)):
-        yield [line for line, _ in both], [prefix for _, prefix in both]
+        yield from predictor.predict([line for line, _ in both], search=search, prefixes=[prefix for _, prefix in both])
 
 
-def _paired(lines: Iterator[str], prefixes: Iterator[str], path: Path) -> Iterator[tuple[str, str]]:
-    for number, (line, prefix) in enumerate(zip_longest(lines, prefixes), start=1):
+def _with_prefixes(lines: Iterator[str], options: PredictOptions) -> Iterator[tuple[str, str]]:
+    """Each line and its beginning. Raises DataError where a file of beginnings has another number of lines."""
+    if options.prefix_file is None:
+        yield from ((line, options.prefix or "") for line in lines)
+        return
+    for number, (line, prefix) in enumerate(zip_longest(lines, read_lines(options.prefix_file)), start=1):
         if line is None or prefix is None:
-            raise DataError("one prefix per source line is needed, and the numbers of lines differ", path, number)
+            raise DataError("one prefix per source line is needed, and the numbers of lines differ", options.prefix_file, number)
         yield line, prefix
 
 
-def _written(number: int, prediction: Prediction, style: str, num_best: int) -> str:
+def _written(number: int, prediction: Prediction, *, style: str, many: bool) -> str:
     """The line or lines of one prediction. A line break inside a predicted text becomes a space: one line in, one out."""
     if style == "jsonl":
         return json.dumps(_plain(prediction), ensure_ascii=False) + "\n"
-    if num_best == 1:
+    if not many:
         return _one_line(prediction.text) + "\n"
-    return "".join(f"{number}\t{entry.score:.4f}\t{_one_line(entry.text)}\n" for entry in prediction.alternatives)
+    entries = prediction.alternatives or (prediction,)
+    return "".join(f"{number}\t{entry.score:.4f}\t{_one_line(entry.text)}\n" for entry in entries)
 
 
 def _one_line(text: str) -> str:
