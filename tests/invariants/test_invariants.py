@@ -120,7 +120,7 @@ def test_beams_share_the_memory_and_stay_apart(encoder: str, decoder: str) -> No
     torch.testing.assert_close(logits, model.head(hidden[:, -1]), **CLOSE)
 
 
-@pairs
+@each_once
 @torch.no_grad()
 def test_finished_sentences_can_be_dropped(encoder: str, decoder: str) -> None:
     model, batch = make_model(encoder, decoder), make_batch(SOURCES, TARGETS)
@@ -134,7 +134,7 @@ def test_finished_sentences_can_be_dropped(encoder: str, decoder: str) -> None:
     torch.testing.assert_close(fewer, expected[rows], **CLOSE)
 
 
-@pairs
+@each_once
 @torch.no_grad()
 def test_a_step_leaves_its_state_as_it_was(encoder: str, decoder: str) -> None:
     """States are values: the same step from the same state gives the same answer, whatever ran in between."""

@@ -142,7 +142,9 @@ def test_additive_attention_stands_before_the_cell_and_the_others_after_it() -> 
     assert RecurrentDecoderConfig(attention="additive", attend="after").place() == "after"
 
 
-@pytest.mark.parametrize("options", [{"attention": "none"}, {"attention": "dot", "layers": 2}, {"attention": "dot", "input_feeding": False, "layers": 2}])
+@pytest.mark.parametrize(
+    "options", [{"attention": "none"}, {"layers": 2}, {"attention": "dot", "layers": 2}, {"attention": "dot", "input_feeding": False}]
+)
 def test_variational_dropout_uses_one_mask_over_time(options: dict[str, object]) -> None:
     torch.manual_seed(4)
     encoder = RecurrentEncoder(RecurrentEncoderConfig(width=8, variational=True, dropout=0.5, bidirectional=False), 5)

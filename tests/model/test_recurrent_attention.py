@@ -18,7 +18,7 @@ def memory_of(size: int) -> Memory:
 
 
 def read(attention: recurrent_attention.RecurrentAttention, memory: Memory, queries: Tensor) -> tuple[Tensor, Tensor]:
-    context, weights = attention.reader(attention.project(memory), memory, with_weights=True)(queries)
+    context, weights = attention.reader(attention.project(memory), with_weights=True)(queries)
     assert weights is not None
     return context, weights
 
@@ -59,7 +59,7 @@ def test_additive_attention_sums_the_gradients_of_several_reads(chunk: int, monk
     memory, queries = memory_of(6), torch.randn(3, 4, 5)
     leaves = [memory.states, *attention.parameters()]
     together = torch.autograd.grad(read(attention, memory, queries)[0].square().sum(), leaves)
-    reader = attention.reader(attention.project(memory), memory, with_weights=False)
+    reader = attention.reader(attention.project(memory), with_weights=False)
     apart = torch.autograd.grad(sum(reader(queries[:, step : step + 1])[0].square().sum() for step in range(4)), leaves)
     for left, right in zip(together, apart, strict=True):
         torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection
+from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, compute_dtype
 from transduce.model.interface import Memory
 from transduce.model.layers import Dropout
 from transduce.model.shared_products import GradientTape, Shared
@@ -42,8 +42,11 @@ class RecurrentAttention(nn.Module, ABC):
         """What is computed once per sentence, each tensor with B rows."""
 
     @abstractmethod
-    def reader(self, keys: tuple[Tensor, ...], memory: Memory, *, with_weights: bool) -> Reader:
-        """-> a function from queries (B, W, D) to contexts (B, W, context_size) and weights (B, W, S) (or None if not wanted)."""
+    def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:
+        """keys as `project` made them -> a function from queries (B, W, D) to contexts (B, W, context_size) and weights (B, W, S).
+
+        Where weights are not asked for they may be None.
+        """
 
 
 def build_attention(kind: AttentionKind, *, query_size: int, memory_size: int, size: int, dropout: float) -> RecurrentAttention:
@@ -72,14 +75,14 @@ class AdditiveAttention(RecurrentAttention):
         nn.init.zeros_(self.key.bias)
 
     def project(self, memory: Memory) -> tuple[Tensor, ...]:
-        """-> padding bias (B, 1, S), exp(2 keys) (B, S, A) in float32."""
-        return _bias(memory.mask), _DoubledExponential.apply(self.key(memory.states))  # type: ignore[no-untyped-call]
+        """-> padding bias (B, 1, S), exp(2 keys) (B, S, A) in float32, values (B, S, D)."""
+        keys: Tensor = _DoubledExponential.apply(self.key(memory.states))  # type: ignore[no-untyped-call]
+        return _bias(memory.mask), keys, _for_rows(memory.states)
 
-    def reader(self, keys: tuple[Tensor, ...], memory: Memory, *, with_weights: bool) -> Reader:  # noqa: ARG002
+    def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:  # noqa: ARG002
         """See `RecurrentAttention.reader`."""
-        bias, exponentials = keys
-        query, values = Shared(self.query.weight.t()), Shared(memory.states)
-        grown = _SharedKeys(exponentials)
+        bias, exponentials, states = keys
+        query, grown, values = Shared(self.query.weight.t()), _SharedKeys(exponentials), Shared(states)
 
         def read(queries: Tensor) -> tuple[Tensor, Tensor]:
             asked = query.product(queries.reshape(-1, queries.shape[-1])).view(*queries.shape[:2], -1)  # (B, W, A)
@@ -104,14 +107,15 @@ class ProductAttention(RecurrentAttention):
             nn.init.xavier_uniform_(self.key.weight)
 
     def project(self, memory: Memory) -> tuple[Tensor, ...]:
-        """-> padding bias (B, 1, S), keys (B, S, D) where they are not the states themselves."""
-        bias = _bias(memory.mask)
-        return (bias,) if self.key is None else (bias, self.key(memory.states))
+        """-> padding bias (B, 1, S), keys (B, S, D), values (B, S, context_size)."""
+        states = _for_rows(memory.states)
+        keys = states if self.key is None else _for_rows(self.key(memory.states))
+        return _bias(memory.mask), keys, states if self.learned else keys
 
-    def reader(self, keys: tuple[Tensor, ...], memory: Memory, *, with_weights: bool) -> Reader:  # noqa: ARG002
+    def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:  # noqa: ARG002
         """See `RecurrentAttention.reader`."""
-        bias, projected = keys[0], keys[-1] if self.key is not None else memory.states
-        turned, values = Shared(projected.transpose(1, 2)), Shared(memory.states if self.learned else projected)
+        bias, states = keys[0], keys[2]
+        turned, values = Shared(keys[1].transpose(1, 2)), Shared(states)
 
         def read(queries: Tensor) -> tuple[Tensor, Tensor]:
             return _mix(turned.product(queries).float() + bias, values, self.dropout)
@@ -133,7 +137,7 @@ class MultiHeadAttention(RecurrentAttention):
         """-> padding bias, keys and values as `MemoryProjection` lays them out."""
         return self.memory(memory.states, memory.mask)  # type: ignore[no-any-return]
 
-    def reader(self, keys: tuple[Tensor, ...], memory: Memory, *, with_weights: bool) -> Reader:  # noqa: ARG002
+    def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:
         """See `RecurrentAttention.reader`."""
         return lambda queries: self.cross(queries, keys, with_weights=with_weights)
 
@@ -147,6 +151,11 @@ def _mix(scores: Tensor, values: Shared, dropout: Dropout) -> tuple[Tensor, Tens
     """Scores (B, W, S) in float32, values (B, S, D) -> contexts (B, W, D), weights (B, W, S)."""
     weights = torch.softmax(scores, dim=-1)
     return values.product(dropout(weights)), weights
+
+
+def _for_rows(states: Tensor) -> Tensor:
+    """(B, S, D) in the number format that products of single rows with it are fastest in: float32 on a CPU."""
+    return states.float() if states.device.type == "cpu" else states.to(compute_dtype(states))
 
 
 class _DoubledExponential(torch.autograd.Function):
@@ -167,8 +176,7 @@ class _SharedKeys:
     """exp(2 keys) (B, S, A) for many queries, their gradient summed in one buffer; always float32, also under autocast."""
 
     def __init__(self, exponentials: Tensor) -> None:
-        with torch.autocast(exponentials.device.type, enabled=False):
-            self.shared = Shared(exponentials)
+        self.shared = Shared(exponentials)
 
     def scores(self, queries: Tensor, energy: Tensor) -> Tensor:
         """queries (B, W, A), energy (A,) -> (B, W, S) float32."""

@@ -155,12 +155,12 @@ class RecurrentDecoder(Decoder[RecurrentState]):
             by_sentence = gates.view(len(gates), len(memory.summary), -1, gates.shape[2])  # (T, B, W, num_gates * D)
             gates = (by_sentence + memory.keys[-1][:, None]).view_as(gates)
         if self.feeding:
-            return self._run_feeding(gates, state, memory, with_weights=with_weights)
+            return self._run_feeding(gates, state, memory=memory, with_weights=with_weights)
         if self.place == "before":
-            return self._run_before(inputs, gates, state, memory=memory, with_weights=with_weights)
-        return self._run_free(gates, state, memory, with_weights=with_weights)
+            return self._run_before(inputs, gates, state=state, memory=memory, with_weights=with_weights)
+        return self._run_free(gates, state, memory=memory, with_weights=with_weights)
 
-    def _run_free(self, gates: Tensor, state: RecurrentState, memory: Memory, *, with_weights: bool) -> Run:
+    def _run_free(self, gates: Tensor, state: RecurrentState, *, memory: Memory, with_weights: bool) -> Run:
         """All layers over all T at once, then attention (if any) for all positions in one product."""
         keep = recurrent_mask(self.dropout, state.layers[0])
         outputs, first = sweep(self.cells[0], gates, state.layers[0], keep=keep)
@@ -175,7 +175,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
             outputs = torch.tanh(self.readout(torch.cat([outputs, context], dim=2)))  # (T, N, D)
         return drop(self.dropout, outputs), weights, state
 
-    def _run_before(self, inputs: Tensor, gates: Tensor, state: RecurrentState, *, memory: Memory, with_weights: bool) -> Run:
+    def _run_before(self, inputs: Tensor, gates: Tensor, *, state: RecurrentState, memory: Memory, with_weights: bool) -> Run:
         """Bahdanau: the first layer's previous state asks, and the context enters all layers (as in Wu 2016)."""
         assert self.back is not None and self.readout is not None  # made where attention comes before the cell
         cell, first = self.cells[0], state.layers[0]
@@ -196,7 +196,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         outputs_all = torch.tanh(deep) if self.config.deep_output == "tanh" else deep.unflatten(2, (-1, 2)).amax(dim=3)
         return drop(self.dropout, outputs_all), _join(weights, with_weights), state
 
-    def _run_feeding(self, gates: Tensor, state: RecurrentState, memory: Memory, *, with_weights: bool) -> Run:
+    def _run_feeding(self, gates: Tensor, state: RecurrentState, *, memory: Memory, with_weights: bool) -> Run:
         """Luong: attention after the top layer; the attentional vector enters the first layer of the next step."""
         assert self.back is not None and self.readout is not None  # made where the attentional vector is fed
         num_rows, num_hypotheses, width = len(memory.mask), gates.shape[1], self.config.width
@@ -259,7 +259,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         """The attention over this memory."""
         assert self.attention is not None  # asked only where there is one
         keys = memory.keys if self.summary_input is None else memory.keys[:-1]
-        return self.attention.reader(keys, memory, with_weights=with_weights)
+        return self.attention.reader(keys, with_weights=with_weights)
 
 
 def _attention(config: RecurrentDecoderConfig, encoder: Encoder) -> RecurrentAttention | None:
