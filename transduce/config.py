@@ -8,9 +8,9 @@ command line, and not to the file: the same words then mean the same thing in bo
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from transduce.contradictions import check_run
 from transduce.data.loader import DataConfig
@@ -45,6 +45,11 @@ class RunConfig(Settings):
     search: SearchConfig = SearchConfig()
     """How predictions are found, in validation and afterwards."""
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        check_run(self)
+        return self
+
     def to_yaml(self, documented: bool = False) -> str:
         """The resolved tree as YAML that `load_config` reads back; `documented` puts each field's meaning above it."""
         return "\n".join(_lines(self, indent=0, documented=documented)) + "\n"
@@ -73,9 +78,7 @@ def parse_config(tree: Tree, words: Tree | None = None) -> RunConfig:
     merged = _stacked(layers)
     if isinstance(merged["data"], dict) and merged["data"].get("joint_vocabulary") is True:
         merged = _stacked([_with_both_codecs(layer) for layer in layers])
-    config = validated(merged, RunConfig)
-    check_run(config)
-    return config
+    return validated(merged, RunConfig)
 
 
 def _stacked(layers: Sequence[Tree]) -> Tree:
