@@ -18,7 +18,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ import results_data
 import results_page
 
 from transduce.metrics import compute_metrics
+from transduce.train.journal import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,9 +134,7 @@ def run(experiment: Experiment, *, data: Path, out: Path, seed: int = 1, minutes
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     words = [*experiment.pieces, f"run_dir={folder / 'run'}", f"seed={seed}", f"train.max_minutes={limit:g}", *extra]
-    started = time.monotonic()
-    command = transduce("train", f"examples/text/{experiment.config}", *words)
-    train_minutes = (time.monotonic() - started) / 60
+    command, train_minutes = trained(folder / "run", experiment.config, words)
     figures = {
         "valid": score(experiment, folder, experiment.valid, references=None),
         "test": score(experiment, folder, experiment.test, references=experiment.references),
@@ -146,7 +144,7 @@ def run(experiment: Experiment, *, data: Path, out: Path, seed: int = 1, minutes
         "config": (folder / "run" / "model" / "config.yaml").read_text(encoding="utf-8"),
         "command": command,
         "seed": seed,
-        "train_minutes": round(train_minutes, 1),
+        "train_minutes": train_minutes,
         "minutes_allowed": limit,
         "processor": machine.processor,
         "bf16": machine.bf16,
@@ -156,6 +154,17 @@ def run(experiment: Experiment, *, data: Path, out: Path, seed: int = 1, minutes
     place = out / f"{experiment.name}.json"
     place.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return place
+
+
+def trained(run_dir: Path, config: str, words: Sequence[str]) -> tuple[str, float]:
+    """Train, continue an interrupted run, or take the finished one. -> the command and the minutes that the run counted."""
+    command = ("train", f"examples/text/{config}", *words)
+    if not (run_dir / "config.yaml").exists():
+        transduce(*command)
+    elif not (run_dir / "model").exists():
+        transduce("resume", str(run_dir))
+    endings = [record["minutes"] for record in read_log(run_dir) if "minutes" in record]
+    return shown(command), float(endings[-1])
 
 
 def score(experiment: Experiment, folder: Path, files: tuple[str, str], *, references: str | None) -> dict[str, Any]:
@@ -174,12 +183,15 @@ def score(experiment: Experiment, folder: Path, files: tuple[str, str], *, refer
     return found
 
 
-def transduce(*words: str) -> str:
-    """Run one `transduce` command, printed first. -> the line as a reader would type it. Raises CalledProcessError when it fails."""
-    shown = " ".join(["transduce", *words]).replace(f"{ROOT}/", "")
-    print(f"$ {shown}", flush=True)
+def transduce(*words: str) -> None:
+    """Run one `transduce` command, printed first. Raises CalledProcessError when it fails."""
+    print(f"$ {shown(words)}", flush=True)
     subprocess.run([str(Path(sys.executable).with_name("transduce")), *words], cwd=ROOT, check=True)
-    return shown
+
+
+def shown(words: Sequence[str]) -> str:
+    """A command as a reader would type it in the repository root."""
+    return " ".join(["transduce", *words]).replace(f"{ROOT}/", "")
 
 
 def arguments() -> argparse.Namespace:

@@ -86,16 +86,17 @@ def stand_in(script: ModuleType, monkeypatch: pytest.MonkeyPatch, root: Path) ->
     monkeypatch.setattr(script, "ROOT", root)
     commands: list[tuple[str, ...]] = []
 
-    def transduce(*words: str) -> str:
+    def transduce(*words: str) -> None:
         commands.append(words)
         if words[0] == "train":
             run_dir = Path(next(word for word in words if word.startswith("run_dir=")).partition("=")[2])
+            write(run_dir / "config.yaml", "seed: 1")
             write(run_dir / "model" / "config.yaml", "seed: 1")
+            write(run_dir / "log.jsonl", json.dumps({"kind": "finish", "minutes": 0.25}))
         else:
             source, output = Path(words[3]), Path(words[5])
             answers = source.with_suffix(".de" if source.suffix == ".en" else ".target")
             output.write_text(answers.read_text(encoding="utf-8"), encoding="utf-8")
-        return " ".join(["transduce", *words])
 
     monkeypatch.setattr(script, "transduce", transduce)
     return commands
@@ -118,6 +119,10 @@ def test_a_run_writes_a_record_from_which_the_pages_are_made(
     assert record["test"]["by_length"]
     assert {"config", "command", "seed", "train_minutes", "processor", "bf16", "threads"} <= record.keys()
     assert "train.max_minutes=0.5" in commands[0] and [words[0] for words in commands] == ["train", "predict", "predict"]
+
+    assert record["train_minutes"] == 0.25
+    script.run(experiment_named(script, "multi30k-en-de-transformer"), data=data, out=out, minutes=0.5)
+    assert [words[0] for words in commands[3:]] == ["predict", "predict"], "a finished run is not trained again"
 
     write(root / "README.md", "before", script.results_page.START, "old", script.results_page.END, "after")
     written = script.results_page.write_pages(out, root)
