@@ -34,7 +34,7 @@ class ModelConfig(Settings):
     embedding_size: int = Field(default=256, ge=1)
     """Width of the token embeddings, source and target."""
     tie: Literal["none", "output", "all"] = "output"
-    """Shared weights: `output` = target embedding and output layer (2-way); `all` = also the source embedding (3-way, needs a joint vocabulary)."""
+    """Shared weights: output = target embedding and output layer (2-way); all = also the source embedding (3-way, joint vocabulary)."""
     embedding_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of embedding elements zeroed in training."""
     word_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -50,7 +50,9 @@ class ModelConfig(Settings):
 class Seq2Seq(nn.Module):
     """Encoder-decoder over tokens. Shapes: see `transduce.model`."""
 
-    def __init__(self, frontend: TokenFrontend, encoder: Encoder, *, embedding: TokenEmbedding, decoder: Decoder[State], head: TokenHead) -> None:
+    def __init__(
+        self, frontend: TokenFrontend, encoder: Encoder, *, embedding: TokenEmbedding, decoder: Decoder[State], head: TokenHead
+    ) -> None:
         super().__init__()
         self.frontend = frontend
         self.encoder = encoder
