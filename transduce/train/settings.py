@@ -52,7 +52,7 @@ class TrainConfig(Settings):
     """What decides which checkpoint is best, early stopping and the plateau schedule."""
     keep_best: int = Field(default=1, ge=0)
     """Best checkpoints kept on disk (at least `average_best`)."""
-    keep_last: int = Field(default=1, ge=1)
+    keep_last: int = Field(default=3, ge=1)
     """Newest checkpoints kept on disk."""
     average_best: int = Field(default=0, ge=0)
     """The final model is the mean of the weights of this many best checkpoints; 0 or 1 = the best one alone."""
