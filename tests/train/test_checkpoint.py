@@ -13,7 +13,7 @@ from transduce.train.averaging import own_tensors
 from transduce.train.checkpoint import RunFolder, average_models, load_model, resolve_model, save_model
 from transduce.train.events import SilentProgress
 from transduce.train.loop import train
-from transduce.train.storage import read_tensors, verify_folder, write_folder, write_line
+from transduce.train.storage import read_tensors, remove_temporary, verify_folder, write_folder, write_line
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,16 @@ def test_a_replaced_model_directory_is_whole(run: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path / "again").metrics == {"loss": 2.0}
     assert float(own_tensors(load_model(tmp_path / "again").model)["head.bias"][0]) == 2.0
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_folder_that_only_stepped_aside_is_put_back(tmp_path: Path) -> None:
+    """Killed between the two renames of a replacement: the old folder is whole, under another name."""
+    write_folder(tmp_path / "thing", lambda folder: write_line(folder / "a", "old"))
+    (tmp_path / "thing").rename(tmp_path / ".tmp-old-thing")
+    (tmp_path / ".tmp-thing").mkdir()
+    assert remove_temporary(tmp_path) == [".tmp-thing"]
+    verify_folder(tmp_path / "thing")
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Signals, full disks, places that cannot be written, and a loss that is no number."""
 
+import json
 import os
 import signal
 import time
@@ -7,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_runs import error_file, final_bytes, finish, start, tiny_config, tiny_tree
+from tiny_runs import error_file, final_bytes, finish, start, tiny_config, tiny_tree, wait_for
 
 from transduce.errors import DivergedError, Interrupted, StorageError
 from transduce.train import trainer as trainer_module
@@ -26,7 +27,8 @@ def test_signals_save_and_exit_within_seconds(pairs: Path, number: int, code: in
     tree = tiny_tree(pairs, f"signal-{code}", save_every_steps=100_000, validate_every_steps=5, max_steps=100_000)
     run = RunFolder(Path(str(tree["run_dir"])))
     child = start(tree)
-    time.sleep(1.5)
+    wait_for(run.path / "lock")  # from here on signals are handled
+    time.sleep(1.0)
     os.kill(child.pid, number)
     begin = time.monotonic()
     assert finish(child) == code
@@ -69,8 +71,12 @@ def test_signal_inside_validation_continues_bit_for_bit(
         train(tiny_config(pairs, "validating"), SilentProgress())
     assert caught.value.exit_code == 130
     monkeypatch.undo()
-    resume(pairs / "validating", output=SilentProgress())
-    assert final_bytes(pairs / "validating") == uninterrupted
+    metrics = pairs / "validating" / "checkpoints" / "step-00000005" / "metrics.json"
+    assert json.loads(metrics.read_text(encoding="utf-8")) == {}
+    resume(pairs / "validating", ["train.keep_best=4"], output=SilentProgress())
+    assert "loss" in json.loads(metrics.read_text(encoding="utf-8"))
+    tensors = final_bytes(pairs / "validating")
+    assert {name: tensors[name] for name in uninterrupted} == uninterrupted
 
 
 def test_signal_while_data_is_prepared(pairs: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_runs import final_bytes, finish, start, tiny_config, tiny_tree
+from tiny_runs import final_bytes, finish, start, tiny_config, tiny_tree, wait_for
 
 from transduce.errors import CheckpointError, ConfigError
 from transduce.train.events import SilentProgress, StepReport
@@ -93,10 +93,7 @@ def test_damaged_checkpoint_is_skipped_and_named(pairs: Path, uninterrupted: dic
 def test_a_second_process_is_refused_with_the_pid(pairs: Path) -> None:
     tree = tiny_tree(pairs, "shared", max_steps=100_000)
     child = start(tree)
-    lock = pairs / "shared" / "lock"
-    waiting = time.monotonic() + 30
-    while not (lock.exists() and lock.read_text(encoding="ascii").strip()) and time.monotonic() < waiting:
-        time.sleep(0.01)
+    wait_for(pairs / "shared" / "lock")
     try:
         with pytest.raises(CheckpointError, match=f"in use by process {child.pid}"):
             resume_or_train(pairs)

@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import resource
 import sys
+import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -87,6 +88,13 @@ def _child(tree: dict[str, object], again: bool, file_bytes: int | None) -> None
 def error_file(tree: dict[str, object]) -> Path:
     """Where a child writes the message that it ended with."""
     return Path(f"{tree['run_dir']}.error")
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    """Until a file is there and not empty."""
+    end = time.monotonic() + seconds
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.005)
 
 
 def finish(child: ForkServerProcess, seconds: float = 60) -> int:

@@ -141,6 +141,7 @@ class _Session:
         keep = max(self.settings.keep_best, self.settings.average_best)
         improved = state.record(measured.metrics[self.settings.metric], better=validator.better, keep=keep)
         state.plateau = state.plateau.after_validation(self.settings.schedule, improved)
+        self.saved_step = 0  # a checkpoint of this step from before an interruption does not know the result
         self.output.validation(state.step, {**measured.metrics, "seconds": time.monotonic() - begin})
         if measured.samples:
             self.output.sample(state.step, measured.samples)

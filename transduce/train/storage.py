@@ -21,6 +21,7 @@ from transduce.errors import CheckpointError, StorageError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
+ASIDE = ".tmp-old-"
 _WAY_OUT = "What was saved before is intact: make room or make the folder writable, and continue with `transduce resume`"
 
 
@@ -95,7 +96,11 @@ def verify_folder(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> N
 
 
 def remove_temporary(folder: Path) -> list[str]:
-    """Delete what an interrupted save left in `folder`; the names, for people."""
+    """Delete what an interrupted save left in `folder`, and put back what had only stepped aside; the names, for people."""
+    for aside in folder.glob(f"{ASIDE}*"):
+        place = folder / aside.name.removeprefix(ASIDE)
+        if not place.exists():
+            aside.rename(place)
     left = sorted(folder.glob(f"{TEMPORARY}*"))
     for path in left:
         if path.is_dir():
@@ -119,7 +124,7 @@ def _swap(temporary: Path, target: Path) -> None:
     if target.is_symlink() or not target.exists():
         temporary.rename(target)
         return
-    aside = target.parent / f"{TEMPORARY}old-{target.name}"
+    aside = target.parent / f"{ASIDE}{target.name}"
     shutil.rmtree(aside, ignore_errors=True)
     target.rename(aside)
     temporary.rename(target)

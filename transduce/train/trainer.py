@@ -103,7 +103,8 @@ class Trainer:
     def snapshot(self) -> Snapshot:
         """What a checkpoint must hold of this moment."""
         training = None if self.average is None else self.model
-        return Snapshot(self.evaluated, training, optimizer_tensors(self.optimizer, self.model), self.state, self.metrics)
+        metrics = self.metrics if self.state.validated_step == self.state.step else {}
+        return Snapshot(self.evaluated, training, optimizer_tensors(self.optimizer, self.model), self.state, metrics)
 
     def restore(self, restored: Restored, place: Path) -> None:
         """Go on from a checkpoint. Raises CheckpointError where it does not fit."""
