@@ -132,6 +132,8 @@ def test_prefixes(ready: Predictor) -> None:
     assert essence(found[1:2]) == essence(ready.predict(["c"]))
     with pytest.raises(DataError, match=r"prefixes:2: .*does not know"):
         ready.predict(["a", "b"], prefixes=["z", "q"])
+    with pytest.raises(DataError, match=r"prefixes:102: .*does not know"):
+        ready.predict(["a", "b"], prefixes=["z", "q"], first_line=101)
     with pytest.raises(DataError, match="1 prefixes and 2 sources"):
         ready.predict(["a", "b"], prefixes=["z"])
 

@@ -168,16 +168,18 @@ class Predictor:
         with_attention: bool = False,
         prefixes: Sequence[str] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        first_line: int = 1,
     ) -> list[Prediction]:
         """One prediction per source, in the order given.
 
         search: settings for this call instead of the predictor's own. prefixes: text that each output must begin with ("" = none).
-        on_progress: called with (done, all) after each batch. Raises DataError for a source that is too long under `too_long: refuse`
+        on_progress: called with (done, all) after each batch. first_line: number of the first source, for messages.
+        Raises DataError for a source that is too long under `too_long: refuse`
         and for a prefix that the target vocabulary cannot write.
         """
         config = search or self.search
-        encoded = self._encode(sources, config, first_line=1)
-        starts = self._encode_prefixes(prefixes, len(sources))
+        encoded = self._encode(sources, config, first_line=first_line)
+        starts = self._encode_prefixes(prefixes, len(sources), first_line=first_line)
         return self._predict(encoded, config, starts=starts, with_attention=with_attention, on_progress=on_progress)
 
     def predict_stream(
@@ -228,14 +230,14 @@ class Predictor:
             flags.append(tuple(flag for flag, raised in found.items() if raised))
         return _Sources(list(sources), rows, lengths, flags)
 
-    def _encode_prefixes(self, prefixes: Sequence[str] | None, count: int) -> list[list[int]] | None:
+    def _encode_prefixes(self, prefixes: Sequence[str] | None, count: int, *, first_line: int) -> list[list[int]] | None:
         if prefixes is None:
             return None
         if len(prefixes) != count:
             raise DataError(f"{len(prefixes)} prefixes and {count} sources: one prefix per source is needed")
         unknown, ceiling = self.target_codec.vocabulary.unk_id, self.ceilings.target - 1
         rows = [row.tolist() for row in self.target_codec.encode_many(list(prefixes))]
-        for line, row in enumerate(rows, start=1):
+        for line, row in enumerate(rows, start=first_line):
             if unknown in row:
                 raise DataError("the forced prefix has characters that the target vocabulary does not know", "prefixes", line)
             if len(row) > ceiling:

@@ -108,8 +108,11 @@ class _opened:  # noqa: N801 - a context manager reads as a verb
 
 def _begun(predictor: Predictor, pairs: Iterator[tuple[str, str]], *, search: SearchConfig, size: int) -> Iterator[Prediction]:
     """Predictions with the given beginnings, `size` lines at a time."""
+    first_line = 1
     while both := list(islice(pairs, size)):
-        yield from predictor.predict([line for line, _ in both], search=search, prefixes=[prefix for _, prefix in both])
+        sources, prefixes = [line for line, _ in both], [prefix for _, prefix in both]
+        yield from predictor.predict(sources, search=search, prefixes=prefixes, first_line=first_line)
+        first_line += len(both)
 
 
 def _with_prefixes(lines: Iterator[str], options: PredictOptions) -> Iterator[tuple[str, str]]:
