@@ -219,7 +219,7 @@ def chosen(names: Sequence[str]) -> list[Experiment]:
 def main() -> None:
     """Run the action named on the command line."""
     words = arguments()
-    out = words.out.resolve()
+    out = words.out.absolute()
     match words.action:
         case "list":
             for experiment in EXPERIMENTS:
