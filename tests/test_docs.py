@@ -36,6 +36,7 @@ data:
   valid: {source: val.en, target: val.de}
   source_codec: {kind: characters}
   target_codec: {kind: characters}
+  joint_vocabulary: true
   max_source_tokens: 60
   max_target_tokens: 60
   max_tokens_per_batch: 400
