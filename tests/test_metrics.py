@@ -191,3 +191,11 @@ def test_score_by_length_covers_every_sentence_once() -> None:
     assert groups[0].score.value == 100 and groups[-1].score.value < 50
     short = score_by_length("exact_match", ["ab", "abc"], predictions=["right"] * 2, references=[["right"]] * 2)
     assert [group.label for group in short] == ["2", "3"] and short[0].unit == "characters"
+
+
+def test_an_interval_where_some_resamples_match_nothing() -> None:
+    """Two short sentences of which one shares no word: some resamples score exactly zero."""
+    predictions, references = ["a b c d e", "x"], [["a b c d e"], ["q"]]
+    for name in ("bleu", "chrf", "ter"):
+        low, high = compute_metrics([name], predictions, references, resamples=50)[name].details["interval"]
+        assert 0 <= low <= high

@@ -73,7 +73,7 @@ def test_the_model_is_the_mean_of_the_best_or_the_best(run: Path, tmp_path: Path
 
 
 def test_only_the_kept_checkpoints_stay(pairs: Path) -> None:
-    train(tiny_config(pairs, "pruned", keep_best=0, metric="loss"), SilentProgress())
+    train(tiny_config(pairs, "pruned", keep_best=0, keep_last=1, metric="loss"), SilentProgress())
     assert RunFolder(pairs / "pruned").steps() == [20]
 
 

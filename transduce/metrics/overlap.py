@@ -64,11 +64,25 @@ class SacreMetric:
 
         match self.kind:
             case "BLEU":
-                return bleu.BLEU(force=True)
+                return _with_plain_scores(bleu.BLEU(force=True))
             case "CHRF":
-                return chrf.CHRF()
+                return _with_plain_scores(chrf.CHRF())
             case "TER":
-                return ter.TER()
+                return _with_plain_scores(ter.TER())
+
+
+def _with_plain_scores(metric: Any) -> Any:
+    """The metric, whose resampled scores are Python numbers. sacreBLEU 2.6 mixes them with numpy's where some resamples match
+    nothing at all, and then fails on the mean of the two kinds."""
+    compute = metric._compute_score_from_stats
+
+    def computed(counts: Any) -> Any:
+        result = compute(counts)
+        result.score = float(result.score)
+        return result
+
+    metric._compute_score_from_stats = computed
+    return metric
 
 
 BLEU = SacreMetric("bleu", "higher", "BLEU")
