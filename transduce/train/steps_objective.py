@@ -1,0 +1,110 @@
+"""From a batch of tracks to `LossSums`: teacher forcing or scheduled feedback around a loss of numbers.
+
+In: a model with a `StepsHead`, a batch whose target is (B, T, C). Out: sums over the real frames, with gradient. The decision
+to question: scheduled feedback is the parallel form, as for tokens (train/objective.py), but may be repeated: every pass feeds
+the predictions of the pass before, so that after p passes errors have added up over p steps. No gradient flows back
+through what is fed.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from transduce.data.batch import Batch, Padded
+from transduce.model.seq2seq import Seq2Seq
+from transduce.model.steps import StepsHead, steps_embedding, steps_head
+from transduce.settings import Settings
+from transduce.train.loss import LossSums
+
+
+class StepsLossConfig(Settings):
+    """What is minimised where the target is numbers. A mixture is always trained by its likelihood."""
+
+    distance: Literal["smooth_l1", "mse", "l1"] = "smooth_l1"
+    """Of a regression, mean over the numbers of a frame: smooth_l1 (Girshick 2015), mse (squared) or l1 (absolute error)."""
+    beta: float = Field(default=1.0, gt=0)
+    """Error at which smooth_l1 turns from squared to absolute, in the units of the normalised frames."""
+    stop_weight: float = Field(default=1.0, ge=0)
+    """Weight of the stop prediction's cross-entropy; only with model.head.stop."""
+    feedback: Literal["mean", "sample"] = "mean"
+    """What of the model's own replaces previous frames under train.forcing: its expected frame, or one drawn from its mixture."""
+    feedback_passes: int = Field(default=1, ge=1)
+    """Passes that make the model's own frames; each feeds the frames of the one before, and costs a decoder pass without gradient."""
+    tolerance: float = Field(default=0.1, gt=0)
+    """A frame counts as correct when none of its numbers is off by more, in the units of the normalised frames."""
+
+
+def steps_training_loss(model: Seq2Seq, batch: Batch, *, config: StepsLossConfig, forced: float) -> LossSums:
+    """The loss of one batch in training mode. `forced` is the share of true previous frames."""
+    previous = model.previous(batch.target) if forced >= 1 else fed_back(model, batch, config=config, forced=forced)
+    hidden, _ = model.decode(model.memory_of(batch), previous)
+    return steps_loss(steps_head(model.head), hidden, batch.target, config=config)
+
+
+@torch.no_grad()
+def fed_back(model: Seq2Seq, batch: Batch, *, config: StepsLossConfig, forced: float) -> Tensor:
+    """(B, T, C + 1) decoder inputs in which a share 1 - forced of the frames is what the model itself predicts.
+
+    With forced = 0 and as many passes as steps this is the roll-out.
+    """
+    head, embedding = steps_head(model.head), steps_embedding(model.embedding)
+    truth, memory = model.previous(batch.target), model.memory_of(batch)
+    own = torch.rand(truth.shape[:2], device=truth.device) >= forced  # (B, T)
+    own[:, 0] = False
+    own = (own & batch.target.mask)[..., None]
+    uniform = torch.rand(*truth.shape[:2], head.num_uniform, dtype=torch.float64, device=truth.device)
+    previous = truth
+    for _ in range(config.feedback_passes):
+        parameters = head(model.decode(memory, previous)[0])
+        guesses = head.sample(parameters, uniform) if config.feedback == "sample" else head.mean(parameters)
+        shifted = torch.cat([truth[:, :1], embedding.after(guesses[:, :-1])], dim=1)
+        previous = torch.where(own, shifted, truth)
+    return previous
+
+
+def steps_loss(head: StepsHead, hidden: Tensor, target: Padded, *, config: StepsLossConfig) -> LossSums:
+    """hidden: (B, T, D), target: (B, T, C) -> sums over the real frames.
+
+    loss: nats of a mixture, or the distance of a regression, plus the weighted stop term. nll: the same without the weight; what
+    is not a likelihood is no negative log-likelihood, but a regression has nothing better to report. correct: frames within the
+    tolerance. All in fp32.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        mask = target.mask  # (B, T)
+        parameters, frames = head(hidden[mask]), target.data[mask].float()  # (M, P), (M, C)
+        terms = -head.log_probability(parameters, frames) if head.probabilistic else distances(head.mean(parameters), frames, config)
+        loss, stop = terms.sum(), stop_loss(head.stop_logits(parameters), target)
+        near = (head.mean(parameters.detach()) - frames).abs().amax(-1) <= config.tolerance
+    return LossSums(loss + config.stop_weight * stop, (loss + stop).detach(), len(frames), near.sum())
+
+
+def distances(values: Tensor, frames: Tensor, config: StepsLossConfig) -> Tensor:
+    """(M, C) each -> (M,): the distance of each frame, mean over its numbers."""
+    match config.distance:
+        case "smooth_l1":
+            errors = functional.smooth_l1_loss(values, frames, beta=config.beta, reduction="none")
+        case "mse":
+            errors = functional.mse_loss(values, frames, reduction="none")
+        case "l1":
+            errors = functional.l1_loss(values, frames, reduction="none")
+    return errors.mean(-1)
+
+
+def stop_loss(logits: Tensor | None, target: Padded) -> Tensor:
+    """logits: (M,) of the real frames in order, or None -> summed cross-entropy of "this is the last frame", a scalar."""
+    if logits is None:
+        return torch.zeros((), device=target.data.device)
+    positions = torch.arange(target.data.shape[1], device=target.data.device)
+    is_last = (positions[None, :] == target.lengths[:, None] - 1)[target.mask]  # (M,)
+    return functional.binary_cross_entropy_with_logits(logits, is_last.to(logits), reduction="sum")
+
+
+@torch.no_grad()
+def displacement(head: StepsHead, hidden: Tensor, target: Padded) -> Tensor:
+    """Summed Euclidean error of the expected frames, a scalar in normalised units: what "wrong sources hurt" can be measured by
+    where a log density, which may be negative, cannot."""
+    errors = head.mean(head(hidden[target.mask])) - target.data[target.mask].float()  # (M, C)
+    return errors.square().sum(-1).sqrt().sum()
