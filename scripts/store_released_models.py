@@ -16,7 +16,7 @@ import torch
 
 from transduce import __version__
 from transduce.config import parse_config
-from transduce.data.text import fit_codec
+from transduce.data.codec import fit_codec
 from transduce.model.seq2seq import build_model
 from transduce.predict import Predictor
 from transduce.train.checkpoint import save_model
@@ -62,7 +62,7 @@ def store(name: str, directory: Path) -> list[dict[str, object]]:
     texts = [" ".join("".join(draw.choices("abc", k=draw.randint(1, 5))) for _ in range(3)) for _ in range(200)]
     codecs = (fit_codec(config.data.source_codec, texts, 1), fit_codec(config.data.target_codec, texts, 1))
     torch.manual_seed(7)
-    model = build_model(config.model, codecs[0].vocabulary, codecs[1].vocabulary).eval()
+    model = build_model(config.model, codecs[0].shape, codecs[1].shape).eval()
     save_model(directory, model=model, config=config, codecs=codecs, metrics={})
     predictions = Predictor.load(directory).predict(SOURCES)
     return [{"source": source, "text": found.text, "score": found.score} for source, found in zip(SOURCES, predictions, strict=True)]

@@ -39,7 +39,7 @@ def run(*files: Path) -> RunConfig:
 
 def pairs(config: RunConfig, part: str) -> list[tuple[str, str]]:
     corpus = config.data.valid if part == "valid" else config.data.train[0]
-    return [(record.source, record.target) for record in read_pairs(corpus, errors="strict", report=DataReport())]
+    return [record.texts for record in read_pairs(corpus, errors="strict", report=DataReport())]
 
 
 def test_four_files_of_running_text(capsys: pytest.CaptureFixture[str]) -> None:

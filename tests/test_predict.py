@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from transduce.config import parse_config
-from transduce.data.text import CharactersConfig, Codec, WordsConfig, fit_codec
+from transduce.data.text import CharactersConfig, WordsConfig, fit_text_codec
+from transduce.data.tokens import TextCodec
 from transduce.decode.batches import plan_batches
 from transduce.decode.options import SamplingConfig, SearchConfig
 from transduce.errors import CheckpointError, ConfigError, DataError
@@ -30,11 +31,11 @@ SMALL = ModelConfig(
 )
 
 
-def codec(texts: list[str]) -> Codec:
-    return fit_codec(CharactersConfig(), texts, seed=0)
+def codec(texts: list[str]) -> TextCodec:
+    return fit_text_codec(CharactersConfig(), texts, seed=0)
 
 
-def network(source: Codec, target: Codec, *, recurrent: bool, seed: int = 0, attention: str = "additive") -> Seq2Seq:
+def network(source: TextCodec, target: TextCodec, *, recurrent: bool, seed: int = 0, attention: str = "additive") -> Seq2Seq:
     torch.manual_seed(seed)
     config = SMALL
     if recurrent:
@@ -159,7 +160,7 @@ def test_forced_scores_are_those_of_search(ready: Predictor) -> None:
 
 def test_ensemble_members_may_read_the_source_differently() -> None:
     """Two models over characters and words; the ensemble's forced score is the mean of their probabilities."""
-    letters, words, target = codec(["abcd "]), fit_codec(WordsConfig(), ["a b c d"], seed=0), codec(["vwxyz"])
+    letters, words, target = codec(["abcd "]), fit_text_codec(WordsConfig(), ["a b c d"], seed=0), codec(["vwxyz"])
     singles = [
         Predictor([network(letters, target, recurrent=True)], letters, target, search=SEARCH),
         Predictor([network(words, target, recurrent=False, seed=3)], words, target, search=SEARCH),

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from transduce.data.batch import Batch, Padded, pad_tokens
-from transduce.data.text import Codec
+from transduce.data.codec import Codec, as_text_codec
+from transduce.data.tokens import EMPTY, TextCodec
+from transduce.data.values import Value, shown
 from transduce.decode.batches import plan_batches
 from transduce.decode.forced import forced_log_probabilities
 from transduce.decode.hypotheses import Hypothesis
@@ -25,7 +27,7 @@ from transduce.decode.search import SearchConfig, search
 from transduce.errors import ConfigError, DataError
 from transduce.model.seq2seq import Seq2Seq
 
-EMPTY, TOO_LONG, UNKNOWN = "empty_source", "source_too_long", "unknown_tokens"
+TOO_LONG, UNREADABLE = "source_too_long", "unreadable_source"
 TARGET_TOO_LONG = "target_too_long"
 STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
 FORCED_TOKENS = 4096  # padded target tokens that forced scoring feeds at once
@@ -50,8 +52,9 @@ class Prediction:
     score: what hypotheses were ranked by (length penalty included). log_probability: natural logarithm, the end included.
     tokens: pieces for display, without begin and end; token_probabilities: one for each. alternatives: the whole n-best list, best
     first, so its first entry is this prediction. truncated: the length limit was hit before the end. flags: empty_source,
-    source_too_long, unknown_tokens. num_unknown: source tokens that the vocabulary does not know. attention: (tokens + 1,
-    source_tokens + 1), the last row and column belong to the end of sequence; None unless asked for and given by the architecture.
+    source_too_long, unknown_tokens, unreadable_source. num_unknown: source tokens that the vocabulary does not know.
+    attention: (tokens + 1, source positions), of a text the last row and column belong to the end of sequence; None unless asked for
+    and given by the architecture.
     """
 
     text: str
@@ -98,16 +101,16 @@ class Member:
 
 @dataclass(frozen=True)
 class _Sources:
-    """Encoded sources. rows: per member, per source. lengths: with the end, the longest of the members' readings."""
+    """Encoded sources. rows: per member, per source. lengths: in positions, the longest of the members' readings."""
 
-    texts: list[str]
+    values: list[Value]
     rows: list[list[np.ndarray]]
     lengths: list[int]
     flags: list[tuple[str, ...]]
 
     def searchable(self) -> list[int]:
         """Numbers of the sources that can be searched."""
-        return [number for number, flags in enumerate(self.flags) if EMPTY not in flags and TOO_LONG not in flags]
+        return [number for number, flags in enumerate(self.flags) if not {EMPTY, TOO_LONG, UNREADABLE} & set(flags)]
 
 
 class Predictor:
@@ -117,7 +120,7 @@ class Predictor:
         self,
         models: Sequence[Seq2Seq],
         source_codec: Codec,
-        target_codec: Codec,
+        target_codec: TextCodec,
         *,
         search: SearchConfig | None = None,
         ceilings: LengthCeilings | None = None,
@@ -156,13 +159,14 @@ class Predictor:
         ceilings = LengthCeilings(
             min(one.config.model.max_source_length for one in loaded), min(one.config.model.max_target_length for one in loaded)
         )
-        predictor = cls([first.model], first.source_codec, first.target_codec, search=first.config.search, ceilings=ceilings)
+        target_codec = as_text_codec(first.target_codec, "target")
+        predictor = cls([first.model], first.source_codec, target_codec, search=first.config.search, ceilings=ceilings)
         predictor.members = tuple(Member(one.model, one.source_codec) for one in loaded)
         return predictor
 
     def predict(
         self,
-        sources: Sequence[str],
+        sources: Sequence[Value],
         *,
         search: SearchConfig | None = None,
         with_attention: bool = False,
@@ -183,7 +187,7 @@ class Predictor:
         return self._predict(encoded, config, starts=starts, with_attention=with_attention, on_progress=on_progress)
 
     def predict_stream(
-        self, lines: Iterable[str], *, search: SearchConfig | None = None, with_attention: bool = False, chunk_lines: int = STREAM_LINES
+        self, lines: Iterable[Value], *, search: SearchConfig | None = None, with_attention: bool = False, chunk_lines: int = STREAM_LINES
     ) -> Iterator[Prediction]:
         """Predictions in order while lines are still coming; holds `chunk_lines` of them at a time, whatever the size of the input."""
         config, iterator, first_line = search or self.search, iter(lines), 1
@@ -192,7 +196,7 @@ class Predictor:
             yield from self._predict(encoded, config, starts=None, with_attention=with_attention, on_progress=None)
             first_line += len(chunk)
 
-    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[ForcedScore]:
+    def score(self, sources: Sequence[Value], targets: Sequence[str]) -> list[ForcedScore]:
         """Log-probabilities of given targets, in the order given. Raises DataError when the numbers of texts differ."""
         if len(sources) != len(targets):
             raise DataError(f"{len(sources)} sources and {len(targets)} targets: one target per source is needed")
@@ -215,20 +219,18 @@ class Predictor:
                     results[number] = ForcedScore(sum(logs), results[number].tokens, logs, flags[number])
         return results
 
-    def _encode(self, sources: Sequence[str], config: SearchConfig, *, first_line: int) -> _Sources:
-        rows = [member.source_codec.encode_many(list(sources)) for member in self.members]
-        lengths = [max(len(row) for row in readings) + 1 for readings in zip(*rows, strict=True)]
-        unknown_id, flags = self.source_codec.vocabulary.unk_id, []
-        for line, (text, row, length) in enumerate(zip(sources, rows[0], lengths, strict=True), start=first_line):
+    def _encode(self, sources: Sequence[Value], config: SearchConfig, *, first_line: int) -> _Sources:
+        readings = [member.source_codec.rows(sources) for member in self.members]
+        lengths = [max(row.width for row in rows) for rows in zip(*readings, strict=True)]
+        flags: list[tuple[str, ...]] = []
+        for line, (value, row, length) in enumerate(zip(sources, readings[0], lengths, strict=True), start=first_line):
+            if row.problem is not None:
+                flags.append((UNREADABLE,))
+                continue
             if length > self.ceilings.source and config.too_long == "refuse":
                 raise DataError(f"the source has {length} tokens with its end; the model takes {self.ceilings.source}", "input", line)
-            found = {
-                EMPTY: length == 1 or not text.strip(),
-                TOO_LONG: length > self.ceilings.source,
-                UNKNOWN: bool((row == unknown_id).any()),
-            }
-            flags.append(tuple(flag for flag, raised in found.items() if raised))
-        return _Sources(list(sources), rows, lengths, flags)
+            flags.append((*self.source_codec.flags(value, row.data), *([TOO_LONG] if length > self.ceilings.source else [])))
+        return _Sources(list(sources), [[row.data for row in rows] for rows in readings], lengths, flags)
 
     def _encode_prefixes(self, prefixes: Sequence[str] | None, count: int, *, first_line: int) -> list[list[int]] | None:
         if prefixes is None:
@@ -253,7 +255,7 @@ class Predictor:
         with_attention: bool,
         on_progress: Callable[[int, int], None] | None,
     ) -> list[Prediction]:
-        results = [self._empty(encoded, number) for number in range(len(encoded.texts))]
+        results = [self._empty(encoded, number) for number in range(len(encoded.values))]
         numbers = encoded.searchable()
         rows_each = config.beam_size if config.sampling is None else config.num_best
         plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
@@ -272,13 +274,11 @@ class Predictor:
         return results
 
     def _padded(self, encoded: _Sources, batch: Sequence[int]) -> list[Padded]:
-        """The batch as each member reads it, closed by its end-of-sequence."""
-        parts = []
-        for member, rows in zip(self.members, encoded.rows, strict=True):
-            vocabulary = member.source_codec.vocabulary
-            padded = pad_tokens([rows[number] for number in batch], eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id)
-            parts.append(padded.to(self._device()))
-        return parts
+        """The batch as each member reads it."""
+        return [
+            member.source_codec.collate([rows[number] for number in batch], None).to(self._device())
+            for member, rows in zip(self.members, encoded.rows, strict=True)
+        ]
 
     def _search(
         self, encoded: _Sources, batch: Sequence[int], config: SearchConfig, *, starts: list[list[int]] | None
@@ -289,7 +289,7 @@ class Predictor:
         ]
         scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
         prefixes = None if starts is None else [starts[number] for number in batch]
-        keys = None if config.sampling is None else [text_key(encoded.texts[number]) for number in batch]
+        keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
         return search(scorer, config=config, prefixes=prefixes, keys=keys)
 
     def _attend(self, encoded: _Sources, batch: Sequence[int], found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
@@ -299,10 +299,12 @@ class Predictor:
         target = pad_tokens(rows, eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id).to(self._device())
         source = self._padded(encoded, batch)[0]
         with torch.inference_mode():
-            weights = self.members[0].model.attention(Batch(torch.arange(len(batch), device=self._device()), source, target))
+            model = self.members[0].model
+            memory = model.encode(source)
+            weights = model.attention(Batch(torch.arange(len(batch), device=self._device()), source, target), memory)
         if weights is None:
             return [None] * len(batch)
-        sizes = zip(target.lengths.tolist(), source.lengths.tolist(), strict=True)
+        sizes = zip(target.lengths.tolist(), memory.mask.sum(1).tolist(), strict=True)
         return [row[:length, :width].copy() for row, (length, width) in zip(weights.float().cpu().numpy(), sizes, strict=True)]
 
     def _empty(self, encoded: _Sources, number: int) -> Prediction:
@@ -319,8 +321,8 @@ class Predictor:
             alternatives=entries,
             truncated=best.truncated,
             flags=encoded.flags[number],
-            source_tokens=tuple(self.source_codec.pieces(row.tolist())),
-            num_unknown=int((row == self.source_codec.vocabulary.unk_id).sum()),
+            source_tokens=tuple(self.source_codec.labels(row)),
+            num_unknown=self.source_codec.num_unknown(row),
             attention=attention,
         )
 

@@ -24,7 +24,7 @@ def single(folder: Path, name: str, content: bytes, **columns: object) -> Corpus
 
 
 def pairs(corpus: CorpusConfig, errors: str = "strict", report: DataReport | None = None) -> list[tuple[str, str]]:
-    return [record[:2] for record in read_pairs(corpus, errors=errors, report=report or DataReport())]
+    return [record.texts for record in read_pairs(corpus, errors=errors, report=report or DataReport())]
 
 
 def test_aligned_files_with_and_without_the_last_line_end(tmp_path):

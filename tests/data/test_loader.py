@@ -81,7 +81,7 @@ def test_resuming_makes_no_batch_before(tmp_path, monkeypatch):
     loader = prepare(settings(tmp_path), seed=1).train
     calls = []
     gather = Loader.gather
-    monkeypatch.setattr(Loader, "gather", lambda self, rows: calls.append(1) or gather(self, rows))
+    monkeypatch.setattr(Loader, "gather", lambda self, rows, epoch: calls.append(1) or gather(self, rows, epoch))
     next(loader.batches(0, start=loader.num_batches(0) - 1))
     assert len(calls) == 1
 
@@ -89,8 +89,8 @@ def test_resuming_makes_no_batch_before(tmp_path, monkeypatch):
 def test_validation_is_in_one_fixed_order(tmp_path):
     data = prepare(settings(tmp_path), seed=1)
     assert fed(data.valid, 0) == fed(data.valid, 5) == fed(prepare(settings(tmp_path), seed=9).valid, 0)
-    assert data.valid_pairs[3] == ("valid ababab 3", "3 bababa dilav")
-    assert len(data.valid_pairs) == len(data.valid) == 20
+    assert data.valid_records[3].texts == ("valid ababab 3", "3 bababa dilav")
+    assert len(data.valid_records) == len(data.valid) == 20
 
 
 def test_corpora_are_mixed_by_weight(tmp_path):
@@ -144,14 +144,14 @@ def test_long_pairs_are_counted_and_left_out(tmp_path):
     assert found == {"target longer than 20 tokens": (1, "l.src:1"), "source longer than 10 tokens": (2, "l.src:3")}
     assert (train.read, train.kept, len(data.train)) == (4, 1, 1)
     assert (train.source_lengths.longest, train.source_lengths.tokens) == (10, 10)
-    assert (valid.kept, len(data.valid), len(data.valid_pairs)) == (4, 1, 4)
+    assert (valid.kept, len(data.valid), len(data.valid_records)) == (4, 1, 4)
     assert sum(entry.count for entry in valid.noted.values()) == 3
 
 
 def test_validation_keeps_empty_ends(tmp_path):
     parts = {"source": write(tmp_path / "v.src", ["a", ""]), "target": write(tmp_path / "v.tgt", ["", "b"])}
     data = prepare(settings(tmp_path, valid=parts), seed=1)
-    assert data.valid_pairs == [("a", ""), ("", "b")]
+    assert [record.texts for record in data.valid_records] == [("a", ""), ("", "b")]
     assert sorted(length for batch in data.valid.batches(0) for length in batch.source.lengths.tolist()) == [1, 2]
 
 
@@ -244,7 +244,7 @@ def test_changed_content_is_seen_even_with_the_old_size_and_time(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"train ", b"niart "))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     data = prepare(config, seed=1)
-    assert data.source_codec.decode(data.train.stores[0].pair(0)[0].tolist()).startswith("niart")
+    assert data.source_codec.decode(data.train.stores[0].source.row(0).tolist()).startswith("niart")
 
 
 def test_gz_content_is_not_mistaken_for_plain(tmp_path):
@@ -252,7 +252,7 @@ def test_gz_content_is_not_mistaken_for_plain(tmp_path):
     packed.write_bytes(gzip.compress("".join(f"zip {number}\n" for number in range(5)).encode()))
     parts = {"source": str(packed), "target": write(tmp_path / "g.tgt", [str(number) for number in range(5)])}
     data = prepare(settings(tmp_path, train=parts), seed=1)
-    assert data.source_codec.decode(data.train.stores[0].pair(4)[0].tolist()) == "zip 4"
+    assert data.source_codec.decode(data.train.stores[0].source.row(4).tolist()) == "zip 4"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "meta", "manifest", "gone"])
@@ -261,7 +261,7 @@ def test_damaged_entries_are_made_again(tmp_path, damage):
     first = prepare(config, seed=1)
     expected = [batch.source.data.clone() for batch in first.train.batches(0)]
     for entry in [path for path in (tmp_path / "cache" / "pairs").iterdir() if path.is_dir()]:
-        ids = entry / "source.ids"
+        ids = entry / "source.data"
         content = bytearray(ids.read_bytes())
         if damage == "flip":
             content[10] ^= 1
@@ -310,11 +310,11 @@ def test_given_codecs_are_used_as_they_are(tmp_path, monkeypatch):
 
 def test_ids_are_stored_small(tmp_path):
     store = prepare(settings(tmp_path), seed=1).train.stores[0]
-    assert store.source.ids.dtype == np.uint16
-    assert store.source.lengths.dtype == np.int32
+    assert store.source.data.dtype == np.uint16
+    assert store.source.widths.dtype == np.int32
     assert len(store) == 200
-    assert store.source_lengths.tolist() == [len(store.pair(number)[0]) for number in range(200)]
-    assert store.target_lengths.sum() == len(store.target.ids)
+    assert store.source.widths.tolist() == [len(store.source.row(number)) + 1 for number in range(200)]
+    assert store.target_widths.sum() == len(store.target.data) + 200
 
 
 def test_reports_read_back():

@@ -23,12 +23,12 @@ def test_padding_losslessness_and_second_start(tmp_path):
     data = prepare(config, seed=1)
     first = time.perf_counter() - begin
     assert data.source_codec.vocabulary.size == 8000
-    assert (len(data.train), len(data.valid_pairs)) == (29_000, 1014)
+    assert (len(data.train), len(data.valid_records)) == (29_000, 1014)
     assert (data.lossless[0].lossy, data.lossless[1].lossy) == (0, 0)
     assert max(data.train.padding_share(epoch) for epoch in range(3)) < 0.035
     larger = config.model_copy(update={"max_tokens_per_batch": 8192})
-    vocabularies = (data.source_codec.vocabulary, data.target_codec.vocabulary)
-    assert Loader(data.train.stores, config=larger, vocabularies=vocabularies, seed=1).padding_share(0) < 0.05
+    codecs = (data.source_codec, data.target_codec)
+    assert Loader(data.train.stores, config=larger, codecs=codecs, seed=1).padding_share(0) < 0.05
     begin = time.perf_counter()
     prepare(config, seed=1)
     assert time.perf_counter() - begin < first / 4

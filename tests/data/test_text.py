@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from transduce.data.codec import fit_codec, load_codec
 from transduce.data.report import Lossless
 from transduce.data.sampling import evenly_sampled
 from transduce.data.text import (
@@ -14,10 +15,8 @@ from transduce.data.text import (
     CharactersConfig,
     SentencePieceConfig,
     WordsConfig,
-    fit_codec,
-    load_codec,
-    round_trip,
 )
+from transduce.data.tokens import round_trip
 from transduce.errors import CheckpointError, ConfigError, DataError
 
 WORDS = ["ein", "zwei", "drei", "vier", "fünf", "sechs", "der", "die", "das", "Haus", "läuft", "schnell", "中文", "слово", "a", "b"]

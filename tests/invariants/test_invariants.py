@@ -23,7 +23,7 @@ def steps(model: Seq2Seq, batch: Batch) -> Tensor:
     """Logits (B, T, V) made one step at a time."""
     memory = model.encode(batch.source)
     state, logits = model.start(memory), []
-    for previous in model.previous_tokens(batch.target).unbind(1):
+    for previous in model.previous(batch.target).unbind(1):
         output, state = model.step(previous, state, memory)
         logits.append(output)
     return torch.stack(logits, dim=1)
@@ -77,7 +77,7 @@ def test_attention_is_a_distribution_over_real_positions(encoder: str, decoder: 
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, max(TARGETS)))
     assert not weights.masked_select(~batch.source.mask[:, None]).any()
-    hidden, plain = model.decoder(model.embedding(model.previous_tokens(batch.target)), model.encode(batch.source))
+    hidden, plain = model.decoder(model.embedding(model.previous(batch.target)), model.encode(batch.source))
     assert plain is None, "weights cost time: only on request"
     torch.testing.assert_close(hidden, model(batch))
 
@@ -125,7 +125,7 @@ def test_beams_share_the_memory_and_stay_apart(encoder: str, decoder: str) -> No
 def test_finished_sentences_can_be_dropped(encoder: str, decoder: str) -> None:
     model, batch = make_model(encoder, decoder), make_batch(SOURCES, TARGETS)
     memory = model.encode(batch.source)
-    previous = model.previous_tokens(batch.target)
+    previous = model.previous(batch.target)
     state, rows = model.start(memory), torch.tensor([2, 0])
     for index in range(2):
         _, state = model.step(previous[:, index], state, memory)
@@ -140,7 +140,7 @@ def test_a_step_leaves_its_state_as_it_was(encoder: str, decoder: str) -> None:
     """States are values: the same step from the same state gives the same answer, whatever ran in between."""
     model, batch = make_model(encoder, decoder), make_batch(SOURCES, TARGETS)
     memory = model.encode(batch.source)
-    previous = model.previous_tokens(batch.target)
+    previous = model.previous(batch.target)
     _, state = model.step(previous[:, 0], model.start(memory), memory)
     once, _ = model.step(previous[:, 1], state, memory)
     model.step(torch.full((3,), 5), state.select(torch.tensor([1, 1, 0])), memory)

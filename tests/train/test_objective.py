@@ -38,7 +38,7 @@ def test_forcing_ratio() -> None:
 
 def test_own_predictions_replace_the_truth(model: Seq2Seq, batch: Batch) -> None:
     model.eval()
-    truth = model.previous_tokens(batch.target)
+    truth = model.previous(batch.target)
     guesses = model.head(model(batch)).argmax(-1)
     own = mixed_inputs(model, batch, forced=0.0)
     expected = torch.where(batch.target.mask, torch.cat([truth[:, :1], guesses[:, :-1]], dim=1), truth)

@@ -107,7 +107,7 @@ def test_validation_counts_tokens_and_sees_through_the_source(pairs: Path, data:
     validator = Validator(trainer.config, data, trainer.precision)
     measured = validator.measure(trainer.evaluated)
     assert set(measured.metrics) == {"loss", "perplexity", "accuracy", "source_gain", "cer"}
-    assert len(measured.samples) == 2 and measured.samples[0][:2] == data.valid_pairs[0]
+    assert len(measured.samples) == 2 and measured.samples[0][:2] == data.valid_records[0].texts
     assert validator.better == "lower"
     with torch.no_grad():
         total = count = 0.0

@@ -28,7 +28,7 @@ def model_lines(directory: Path, loaded: LoadedModel) -> Iterator[str]:
     yield f"decoder:    {_part(config.model.decoder)}"
     yield f"parameters: {_parameters(loaded.model)}; embeddings of {config.model.embedding_size}, tie {config.model.tie}"
     for end, codec in (("source", loaded.source_codec), ("target", loaded.target_codec)):
-        yield f"{end}:     {codec.kind}, {codec.vocabulary.size} tokens"
+        yield f"{end}:     {codec.describe()}"
     yield f"lengths:    source <= {config.model.max_source_length}, target <= {config.model.max_target_length} tokens"
     yield f"search:     beam {config.search.beam_size}, length penalty {config.search.length_penalty}"
     for corpus in config.data.train:

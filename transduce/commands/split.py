@@ -7,13 +7,12 @@ same data always splits alike, whatever its order, and pairs with the same sourc
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
-from transduce.data.examples import CorpusConfig, Record, read_pairs
-from transduce.data.report import DataReport
+from transduce.data.examples import CorpusConfig, text_pairs
 from transduce.errors import ConfigError, DataError, StorageError
 
 VALID_SHARE = 0.05
@@ -23,20 +22,16 @@ MOST_VALID = 2000
 def split_corpus(corpus: CorpusConfig, num_pairs: int, folder: Path) -> tuple[CorpusConfig, CorpusConfig, int]:
     """-> training corpus, validation corpus, pairs in the latter: 5 %, 2000 at most. Raises ConfigError, StorageError."""
     wanted = min(MOST_VALID, max(1, round(VALID_SHARE * num_pairs)))
-    smallest = heapq.nsmallest(wanted, {_hash(record.source) for record in _records(corpus)})
+    smallest = heapq.nsmallest(wanted, {_hash(source) for source, _ in text_pairs(corpus)})
     limit = smallest[-1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        counts = _write_both(corpus, folder, lambda record: _hash(record.source) <= limit)
+        counts = _write_both(corpus, folder, lambda source: _hash(source) <= limit)
     except OSError as error:
         raise StorageError(f"{folder}: the validation split cannot be written: {error.strerror}") from error
     if counts[0] == 0:
         raise DataError("has too few different sources for a validation split; name validation files", corpus.files[0])
     return _part(corpus, folder, "train"), _part(corpus, folder, "valid"), counts[1]
-
-
-def _records(corpus: CorpusConfig) -> Iterator[Record]:
-    return read_pairs(corpus, errors="strict", report=DataReport())
 
 
 def _hash(source: str) -> bytes:
@@ -53,19 +48,19 @@ def _part(corpus: CorpusConfig, folder: Path, part: str) -> CorpusConfig:
     return CorpusConfig(source=str(folder / f"{part}{source or '.source'}"), target=str(folder / f"{part}{target or '.target'}"))
 
 
-def _write_both(corpus: CorpusConfig, folder: Path, is_valid: Callable[[Record], bool]) -> tuple[int, int]:
+def _write_both(corpus: CorpusConfig, folder: Path, is_valid: Callable[[str], bool]) -> tuple[int, int]:
     """Pairs written for training and for validation."""
     counts = [0, 0]
     with ExitStack() as stack:
         outputs = [[stack.enter_context(_new(path)) for path in _part(corpus, folder, part).files] for part in ("train", "valid")]
-        for record in _records(corpus):
-            side = int(is_valid(record))
+        for source, target in text_pairs(corpus):
+            side = int(is_valid(source))
             counts[side] += 1
             if corpus.path is None:
-                outputs[side][0].write(record.source + "\n")
-                outputs[side][1].write(record.target + "\n")
+                outputs[side][0].write(source + "\n")
+                outputs[side][1].write(target + "\n")
             else:
-                outputs[side][0].write(json.dumps({"source": record.source, "target": record.target}, ensure_ascii=False) + "\n")
+                outputs[side][0].write(json.dumps({"source": source, "target": target}, ensure_ascii=False) + "\n")
     return counts[0], counts[1]
 
 

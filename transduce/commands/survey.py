@@ -7,8 +7,7 @@ beyond it only "many" matters.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from transduce.data.examples import CorpusConfig, read_pairs
-from transduce.data.report import DataReport
+from transduce.data.examples import CorpusConfig, text_pairs
 from transduce.errors import DataError
 
 MOST_WORDS = 20_000
@@ -99,9 +98,9 @@ class Survey:
 def survey_corpus(corpus: CorpusConfig) -> Survey:
     """Read a corpus once. Raises DataError with file and line for a bad record, and for an empty corpus."""
     survey = Survey()
-    for record in read_pairs(corpus, errors="strict", report=DataReport()):
-        survey.source.add(record.source)
-        survey.target.add(record.target)
+    for source, target in text_pairs(corpus):
+        survey.source.add(source)
+        survey.target.add(target)
     if not survey.pairs:
         raise DataError("holds no pairs", corpus.files[0])
     return survey

@@ -16,11 +16,13 @@ from torch import Tensor
 class Padded:
     """Rows of unequal length in one tensor.
 
-    data: (B, S) token ids, (B, S, C) frames or (B, C, H, W) pixels. lengths: (B,) int64, how much of each row is real.
+    data: (B, S) token ids, (B, N) samples of sound, (B, S, C) frames or (B, C, H, W) pixels. lengths: (B,) int64, how much of each
+    row is real. keys: (B,) int64, what the random choices about each row depend on (seed, epoch, example); None = nothing is random.
     """
 
     data: Tensor
     lengths: Tensor
+    keys: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -30,20 +32,26 @@ class Padded:
 
     def to(self, device: torch.device) -> "Padded":
         """The same rows on another device."""
-        return Padded(self.data.to(device), self.lengths.to(device))
+        return Padded(self.data.to(device), self.lengths.to(device), None if self.keys is None else self.keys.to(device))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs that are trained together. ids: (B,) int64, the example's number in its store."""
+    """Pairs that are trained together, B sources and N targets.
+
+    ids: (B,) int64, the example's number in its store. owners: (N,) int64, the source that each target belongs to (five captions of
+    one picture, say); None = one target per source.
+    """
 
     ids: Tensor
     source: Padded
     target: Padded
+    owners: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same pairs on another device."""
-        return Batch(self.ids.to(device), self.source.to(device), self.target.to(device))
+        owners = None if self.owners is None else self.owners.to(device)
+        return Batch(self.ids.to(device), self.source.to(device), self.target.to(device), owners)
 
 
 def pad_tokens(rows: Sequence[np.ndarray], *, eos_id: int | None, pad_id: int) -> Padded:

@@ -1,4 +1,4 @@
-"""Readers of pairs: two aligned text files, one TSV file or one JSONL file, each plain or `.gz`.
+"""Readers of pairs: two aligned files, one TSV file or one JSONL file, each plain or `.gz`; caption files and tables of tracks.
 
 In: paths. Out: `Record`s with the place they came from, one at a time, never a whole file.
 The decision a reader would question: a line ends at "\\n" (or "\\r\\n") and nowhere else. `str.splitlines` and text mode
@@ -13,18 +13,23 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Self, cast
 
 from pydantic import Field, model_validator
 
+from transduce.data.fields import BadRecordError, EndReader, ValueKind, decoded, field_reader, utf8_detail
 from transduce.data.report import CorpusReport, DataReport
+from transduce.data.values import Value
 from transduce.errors import ConfigError, DataError, StorageError
 from transduce.settings import Settings
 
+if TYPE_CHECKING:
+    from transduce.data.windows import WindowsConfig
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 ENDINGS = {".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 Errors = Literal["strict", "tolerant"]
@@ -39,8 +44,13 @@ class CorpusConfig(Settings):
     """Without `path`: the file of targets, one a line. With `path`: column number (from 0), column name or JSON field."""
     path: Path | None = None
     """One TSV or JSONL file that holds both ends (default columns 0 and 1, default fields "source" and "target")."""
-    format: Literal["auto", "lines", "tsv", "jsonl"] = "auto"
-    """`auto` goes by the file ending (.tsv, .tab, .jsonl, .ndjson, each also with .gz)."""
+    format: Literal["auto", "lines", "tsv", "jsonl", "flickr8k", "coco", "tracks"] = "auto"
+    """`auto` goes by the file ending (.tsv, .tab, .jsonl, .ndjson, each also with .gz). flickr8k and coco are files of captions, tracks are
+    tables of numbers."""
+    root: Path | None = None
+    """Folder or .tar archive of the media files that the records name; None = the folder of the file."""
+    split: Path | None = None
+    """With format flickr8k: the file that lists the pictures of this split; None = all."""
     weight: float | None = Field(default=None, gt=0)
     """Share of this corpus relative to the others' weights. All corpora have one, or none has."""
 
@@ -52,6 +62,8 @@ class CorpusConfig(Settings):
             raise ConfigError("a corpus needs `source` and `target` (two aligned files), or `path` (one TSV or JSONL file)")
         if self.path is not None and self.format == "lines":
             raise ConfigError("a corpus of format lines needs `source` and `target`, two aligned files, not `path`")
+        if self.split is not None and self.format != "flickr8k":
+            raise ConfigError("a corpus has a `split` only with format flickr8k")
         if self.path is not None and self.resolved_format == "lines":
             raise ConfigError(f"cannot tell the format of {self.path} from its ending ({', '.join(ENDINGS)}); set `format` to tsv or jsonl")
         return self
@@ -67,7 +79,14 @@ class CorpusConfig(Settings):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files to read, source first."""
-        return (Path(str(self.source)), Path(str(self.target))) if self.path is None else (self.path,)
+        if self.path is None:
+            return Path(str(self.source)), Path(str(self.target))
+        return (self.path,) if self.split is None else (self.path, self.split)
+
+    @property
+    def media_root(self) -> Path:
+        """Where the media files are that the records name."""
+        return self.root or self.files[0].parent
 
     @property
     def name(self) -> str:
@@ -76,41 +95,61 @@ class CorpusConfig(Settings):
 
 
 class Record(NamedTuple):
-    """One pair and where it stands."""
+    """One example and where it stands: a source and its target or targets (several captions of one picture)."""
 
-    source: str
-    target: str
+    source: Value
+    targets: tuple[Value, ...]
     place: str
     """file:line; of an aligned pair the source file."""
 
-
-class BadRecordError(Exception):
-    """A record that is not what its format says. `reason` is counted, `detail` is shown."""
-
-    def __init__(self, reason: str, detail: str, path: Path) -> None:
-        super().__init__(reason)
-        self.reason, self.detail, self.path = reason, detail, path
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Source and first target of a pair of texts."""
+        return cast(str, self.source), cast(str, self.targets[0])
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the two ends of a corpus are, which decides how its fields are read."""
+
+    source: ValueKind = "text"
+    target: ValueKind = "text"
+    windows: "WindowsConfig | None" = None
+    """How tables of tracks are cut."""
+
+    def tree(self) -> dict[str, object]:
+        """For cache keys."""
+        return {"ends": [self.source, self.target], "windows": self.windows and self.windows.model_dump(mode="json")}
+
+
+PAIRS_OF_TEXT = Reading()
+Pair = tuple[Value, tuple[Value, ...]]
 Raws = tuple[bytes | None, ...]
-Row = tuple[int, Raws]
-Parser = Callable[[Raws], tuple[str, str]]
+NumberedRaws = tuple[int, Raws]
+Parser = Callable[[Raws], Pair]
 
 
-def read_pairs(corpus: CorpusConfig, *, errors: Errors, report: DataReport, keep_empty: bool = False) -> Iterator[Record]:
-    """The pairs of a corpus, in file order.
+def read_pairs(
+    corpus: CorpusConfig, *, errors: Errors, report: DataReport, keep_empty: bool = False, reading: Reading = PAIRS_OF_TEXT
+) -> Iterator[Record]:
+    """The examples of a corpus, in file order.
 
     Strict: the first bad record raises DataError with file and line. Tolerant: it is counted in `report` and left out.
-    An end that is empty or blank is a bad record too, unless `keep_empty` (validation), where it is noted.
+    A text that is empty or blank is a bad record too, unless `keep_empty` (validation), where it is noted.
     """
     entry = report.start(corpus.name)
     with ExitStack() as stack:
-        rows, parse = _open_corpus(corpus, entry, stack)
+        rows, parse = _open_corpus(corpus, entry, stack, reading=reading)
         to_record = _record_maker(corpus, parse, errors=errors, entry=entry, keep_empty=keep_empty)
         for number, raws in rows:
             record = to_record(number, raws)
             if record is not None:
                 yield record
+
+
+def text_pairs(corpus: CorpusConfig) -> Iterator[tuple[str, str]]:
+    """Source and target of each pair of texts. Raises DataError at the first bad record."""
+    return (record.texts for record in read_pairs(corpus, errors="strict", report=DataReport()))
 
 
 def _record_maker(
@@ -122,17 +161,19 @@ def _record_maker(
     def to_record(number: int, raws: Raws) -> Record | None:
         entry.read += 1
         try:
-            source, target = parse(raws)
-            _check_empty(source, target, paths=corpus.files, keep=keep_empty)
+            source, targets = parse(raws)
+            blank = _blank_end(source, targets)
+            if blank is not None and not keep_empty:
+                raise BadRecordError(f"empty {blank}", "the line or field is blank", corpus.files[0 if blank == "source" else -1])
         except BadRecordError as bad:
             if errors == "strict":
                 message = f"{bad.reason}: {bad.detail} (data.errors: tolerant leaves such pairs out and counts them)"
                 raise DataError(message, bad.path, number) from None
             entry.skip(bad.reason, f"{bad.path}:{number}")
             return None
-        if keep_empty and not (source.strip() and target.strip()):
+        if blank is not None:
             entry.note("pairs with an empty end, kept", f"{first}:{number}")
-        return Record(source, target, f"{first}:{number}")
+        return Record(source, targets, f"{first}:{number}")
 
     return to_record
 
@@ -166,7 +207,7 @@ def _decoded(handle: BinaryIO, path: Path) -> Iterator[str]:
         try:
             yield raw.decode()
         except UnicodeDecodeError as error:
-            raise DataError(f"invalid UTF-8: {_utf8_detail(raw, error)}", path, number) from None
+            raise DataError(f"invalid UTF-8: {utf8_detail(raw, error)}", path, number) from None
 
 
 def _raw_lines(handle: BinaryIO, path: Path, entry: CorpusReport | None = None) -> Iterator[bytes]:
@@ -187,107 +228,94 @@ def _without_mark(raw: bytes, path: Path, entry: CorpusReport | None) -> bytes:
     return raw.removeprefix(BYTE_ORDER_MARK)
 
 
-def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack) -> tuple[Iterator[Row], Parser]:
-    """Numbered raw records and what makes texts of them; `stack` closes the files."""
+def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack, *, reading: Reading) -> tuple[Iterator[NumberedRaws], Parser]:
+    """Numbered raw records and what makes values of them; `stack` closes the files."""
     files = [_raw_lines(stack.enter_context(open_bytes(path)), path, entry) for path in corpus.files]
     if corpus.path is None:
-        source, target = corpus.files
-        return enumerate(zip_longest(*files), 1), _aligned_parser(source, target)
-    lines = enumerate(files[0], 1)
-    if corpus.resolved_format == "jsonl":
-        source_field = "source" if corpus.source is None else str(corpus.source)
-        target_field = "target" if corpus.target is None else str(corpus.target)
-        parse = _json_parser(corpus.path, source_field, target_field)
-    else:
-        parse = _column_parser(corpus, lines)
-    return ((number, (raw,)) for number, raw in lines), parse
+        return enumerate(zip_longest(*files), 1), _aligned_parser(corpus, reading)
+    lines: Iterator[NumberedRaws] = ((number, (raw,)) for number, raw in enumerate(files[0], 1))
+    return lines, _json_parser(corpus, reading) if corpus.resolved_format == "jsonl" else _column_parser(corpus, lines, reading)
 
 
-def _aligned_parser(source: Path, target: Path) -> Parser:
-    def parse(raws: Raws) -> tuple[str, str]:
+def _readers(corpus: CorpusConfig, reading: Reading, names: tuple[str, str]) -> tuple[EndReader, EndReader]:
+    """What the two ends make of their fields, which are called `names`."""
+    paths = corpus.files[0], corpus.files[-1] if corpus.path is None else corpus.files[0]
+    kinds = reading.source, reading.target
+    source, target = (
+        field_reader(kind, name=name, path=path, root=corpus.media_root) for kind, name, path in zip(kinds, names, paths, strict=True)
+    )
+    return source, target
+
+
+def _aligned_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
+    (source, target), (read_source, read_target) = corpus.files, _readers(corpus, reading, ("source", "target"))
+
+    def parse(raws: Raws) -> Pair:
         first, second = raws
         if first is None:
             raise BadRecordError("unpaired line", f"{source} has no such line, {target} goes on: the files differ in length", target)
         if second is None:
             raise BadRecordError("unpaired line", f"{target} has no such line, {source} goes on: the files differ in length", source)
-        return _text(first, source), _text(second, target)
+        return read_source(decoded(first, source), {})[0], read_target(decoded(second, target), {})
 
     return parse
 
 
-def _column_parser(corpus: CorpusConfig, lines: Iterator[tuple[int, bytes]]) -> Parser:
+def _column_parser(corpus: CorpusConfig, lines: Iterator[NumberedRaws], reading: Reading) -> Parser:
     """Tab-separated columns. A column called by name means that the first line is a header, which is taken off `lines` here."""
     path = corpus.files[0]
     names = ("0" if corpus.source is None else str(corpus.source), "1" if corpus.target is None else str(corpus.target))
-    width = 0
+    read_source, read_target = _readers(corpus, reading, names)
+    width, header = 0, list[str]()
     if all(name.isdigit() for name in names):
         columns = [int(name) for name in names]
     else:
-        header = next((raw for _, raw in lines), b"").decode(errors="replace").split("\t")
+        first = next((raws[0] for _, raws in lines), None) or b""
+        header = first.decode(errors="replace").split("\t")
         missing = [name for name in names if name not in header]
         if missing:
             raise DataError(f"no column called {missing[0]!r}; the header has {', '.join(map(repr, header))}", path, 1)
         columns, width = [header.index(name) for name in names], len(header)
 
-    def parse(raws: Raws) -> tuple[str, str]:
+    def parse(raws: Raws) -> Pair:
         nonlocal width
-        cells = _text(raws[0] or b"", path).split("\t")
+        cells = decoded(raws[0] or b"", path).split("\t")
         width = width or max(len(cells), max(columns) + 1)
         if len(cells) != width:
             raise BadRecordError("wrong number of columns", f"{len(cells)} instead of {width}", path)
-        return cells[columns[0]], cells[columns[1]]
+        record = dict(zip(header, cells, strict=False))
+        return read_source(cells[columns[0]], record)[0], read_target(cells[columns[1]], record)
 
     return parse
 
 
-def _json_parser(path: Path, source: str, target: str) -> Parser:
-    def parse(raws: Raws) -> tuple[str, str]:
-        line = _text(raws[0] or b"", path)
+def _json_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
+    path = corpus.files[0]
+    names = ("source" if corpus.source is None else str(corpus.source), "target" if corpus.target is None else str(corpus.target))
+    read_source, read_target = _readers(corpus, reading, names)
+
+    def parse(raws: Raws) -> Pair:
+        line = decoded(raws[0] or b"", path)
         try:
             tree = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadRecordError("invalid JSON", str(error), path) from None
-        return _field(tree, source, path), _field(tree, target, path)
+        if not isinstance(tree, dict):
+            raise BadRecordError("invalid JSON", "the line is not an object", path)
+        for name in names:
+            if name not in tree:
+                raise BadRecordError("missing field", f"no {name!r}; there are {', '.join(map(repr, tree))}", path)
+        sources = read_source(tree[names[0]], tree)
+        if len(sources) != 1:
+            raise BadRecordError("several sources", f"{names[0]!r} is a list; only the target may be one", path)
+        return sources[0], read_target(tree[names[1]], tree)
 
     return parse
 
 
-def _field(tree: object, name: str, path: Path) -> str:
-    if not isinstance(tree, dict):
-        raise BadRecordError("invalid JSON", "the line is not an object", path)
-    if name not in tree:
-        raise BadRecordError("missing field", f"no {name!r}; there are {', '.join(map(repr, tree))}", path)
-    value = tree[name]
-    if not isinstance(value, str):
-        raise BadRecordError("field is not text", f"{name!r} is {json.dumps(value)[:60]}", path)
-    if "\0" in value:
-        raise BadRecordError("NUL character", f"in {name!r}", path)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadRecordError("invalid Unicode", f"{name!r}: {error.reason}", path) from None
-    return value
-
-
-def _text(raw: bytes, path: Path) -> str:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise BadRecordError("invalid UTF-8", _utf8_detail(raw, error), path) from None
-    if "\0" in text:
-        raise BadRecordError("NUL character", f"at byte {raw.index(0) + 1} of the line", path)
-    return text
-
-
-def _utf8_detail(raw: bytes, error: UnicodeDecodeError) -> str:
-    hint = "; the file looks like UTF-16, convert it to UTF-8" if raw.startswith(UTF16_MARKS) else ""
-    return f"byte 0x{raw[error.start]:02x} at byte {error.start + 1} of the line{hint}"
-
-
-def _check_empty(source: str, target: str, *, paths: tuple[Path, ...], keep: bool) -> None:
-    if keep:
-        return
-    if not source or source.isspace():
-        raise BadRecordError("empty source", "the line or field is blank", paths[0])
-    if not target or target.isspace():
-        raise BadRecordError("empty target", "the line or field is blank", paths[-1])
+def _blank_end(source: Value, targets: tuple[Value, ...]) -> str | None:
+    """The end that is an empty or blank text, if one is."""
+    for end, values in (("source", (source,)), ("target", targets)):
+        if any(isinstance(value, str) and not value.strip() for value in values):
+            return end
+    return None

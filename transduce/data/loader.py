@@ -1,32 +1,31 @@
 """From the user's files to batches: the data settings, the loader, and `prepare`, which does all of it.
 
 In: `DataConfig` and a seed. Out: codecs, a training and a validation loader, validation strings, and a report.
-The decision a reader would question: batches are made in the training thread. Making one is a few vectorised copies
-out of mapped memory, well below a hundredth of a training step on a processor, and a queue between them would be one more thing
-that can hang.
+The decision a reader would question: batches of text and numbers are made in the training thread. Making one is a few copies
+out of mapped memory, well below a hundredth of a training step on a processor; only sounds and pictures are opened ahead.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import sentencepiece
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from transduce.data.batch import Batch, Padded
+from transduce.data.ahead import ahead
+from transduce.data.batch import Batch
 from transduce.data.cache import Cache, default_cache, key_of
-from transduce.data.examples import CorpusConfig, Errors, read_pairs
-from transduce.data.plan import BatchPlan, Rows, corpus_counts, epoch_rows, generator, numbers, plan_batches
+from transduce.data.codec import NOTHING_TO_LEARN, VALUE_KINDS, Codec, CodecConfig, fit_codec, load_codec
+from transduce.data.examples import CorpusConfig, Errors, Reading, Record, read_pairs
+from transduce.data.plan import BatchPlan, Rows, corpus_counts, epoch_rows, example_keys, generator, numbers, plan_batches
 from transduce.data.report import CorpusReport, DataReport, Lossless, merge_lossless
-from transduce.data.store import PairStore, StoreOptions, TokenArrays, build_store, corpus_key
-from transduce.data.text import Codec, CodecConfig, SentencePieceConfig, fit_codec, load_codec
+from transduce.data.store import PairStore, StoreOptions, build_store, corpus_key
+from transduce.data.text import SentencePieceConfig
+from transduce.data.values import BadValueError, Value
 from transduce.errors import ConfigError, DataError
-from transduce.model.frontends import Vocabulary
 from transduce.settings import Settings
 
 
@@ -38,21 +37,26 @@ class DataConfig(Settings):
     valid: CorpusConfig
     """The corpus that training is judged by."""
     source_codec: CodecConfig = SentencePieceConfig()
-    """How sources become tokens; its `kind` is sentencepiece, characters, bytes or words."""
+    """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, audio, image, or frames for numbers."""
     target_codec: CodecConfig = SentencePieceConfig()
-    """How targets become tokens; its `kind` is sentencepiece, characters, bytes or words."""
+    """What targets are; its `kind` is sentencepiece, characters, bytes or words for texts, or frames for numbers."""
     joint_vocabulary: bool = False
     """One codec for both ends, learned from both. It is enough to describe it as one of source_codec and target_codec."""
     errors: Errors = "strict"
     """`strict` stops at the first bad record with file and line; `tolerant` leaves bad records out and counts them."""
     max_source_tokens: int = Field(default=256, ge=2)
-    """Longest source, end of sequence included. Longer pairs are counted, reported and left out of training."""
+    """Longest source: tokens with the end of sequence, frames of 10 ms of sound, steps of a track. Longer pairs are counted, reported and
+    left out of training."""
     max_target_tokens: int = Field(default=256, ge=2)
-    """Longest target, end of sequence included. Longer pairs are counted, reported and left out of training."""
+    """Longest target: tokens with the end of sequence, or steps of a track. Longer pairs are counted, reported and left out of training."""
     temperature: float = Field(default=1.0, gt=0)
     """Mixing of corpora without weights: shares are proportional to size ** (1 / temperature)."""
     max_tokens_per_batch: int = Field(default=4096, ge=1)
     """Budget of a batch, padding included: max(source width, target width) * rows."""
+    windows: None = None
+    """How tables of tracks (corpora of format tracks) are read and cut into what is observed and what is predicted."""
+    workers: int = Field(default=2, ge=0)
+    """Threads that open sounds and pictures ahead of training; 0 = the training thread does it. Texts and numbers need none."""
     cache_dir: Path | None = None
     """Where encoded data and learned codecs are kept between runs; None = `transduce` in the XDG cache home."""
 
@@ -87,6 +91,11 @@ class DataConfig(Settings):
         return self
 
     @property
+    def reading(self) -> Reading:
+        """How the fields of all corpora are read."""
+        return Reading(VALUE_KINDS[self.source_codec.kind], VALUE_KINDS[self.target_codec.kind], self.windows)
+
+    @property
     def weights(self) -> list[float] | None:
         """Explicit corpus weights, if there are any."""
         weights = [corpus.weight for corpus in self.train if corpus.weight is not None]
@@ -96,26 +105,25 @@ class DataConfig(Settings):
 class Loader:
     """Batches of similar length from one or several stores.
 
-    `Batch.ids` numbers pairs over all stores in a row. With `seed` None nothing is shuffled and nothing mixed (validation).
+    `Batch.ids` numbers examples over all stores in a row. With `seed` None nothing is shuffled, mixed or changed at random (validation).
     """
 
-    def __init__(
-        self, stores: Sequence[PairStore], *, config: DataConfig, vocabularies: tuple[Vocabulary, Vocabulary], seed: int | None
-    ) -> None:
+    def __init__(self, stores: Sequence[PairStore], *, config: DataConfig, codecs: tuple[Codec, Codec], seed: int | None) -> None:
         self.stores = tuple(stores)
         self.sizes = [len(store) for store in stores]
         self._firsts = np.cumsum([0, *self.sizes])
-        self._vocabularies = vocabularies
+        self._codecs = codecs
         self._budget = config.max_tokens_per_batch
+        self._workers = config.workers if codecs[0].reads_files or codecs[1].reads_files else 0
         self._seed = seed
         mixed = seed is not None and len(stores) > 1
         self.counts = corpus_counts(self.sizes, weights=config.weights, temperature=config.temperature) if mixed else self.sizes
-        self._source_widths = _all_widths([store.source for store in stores])
-        self._target_widths = _all_widths([store.target for store in stores])
+        self.source_widths = np.concatenate([store.source.widths for store in stores])
+        self.target_widths = np.concatenate([store.target_widths for store in stores])
         self._planned: tuple[int, BatchPlan] | None = None
 
     def __len__(self) -> int:
-        """Pairs in all stores, and in an epoch."""
+        """Examples in all stores, and in an epoch."""
         return sum(self.sizes)
 
     def plan(self, epoch: int) -> BatchPlan:
@@ -133,7 +141,7 @@ class Loader:
         else:
             rows = epoch_rows(self.sizes, self.counts, seed=self._seed, epoch=epoch)
             shuffle = generator(self._seed, 3, epoch)
-        return plan_batches(rows, self._source_widths, self._target_widths, budget=self._budget, shuffle=shuffle)
+        return plan_batches(rows, self.source_widths, self.target_widths, budget=self._budget, shuffle=shuffle)
 
     def num_batches(self, epoch: int) -> int:
         """Batches of an epoch; they differ a little from epoch to epoch."""
@@ -146,40 +154,22 @@ class Loader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on, which costs the same wherever it is."""
         plan = self.plan(epoch)
-        for index in range(start, len(plan)):
-            yield self.gather(plan.batch(index))
+        return ahead(lambda index: self.gather(plan.batch(index), epoch), range(start, len(plan)), workers=self._workers)
 
-    def gather(self, rows: Rows) -> Batch:
-        """The pairs numbered `rows` (B,) as a batch."""
-        source = self._rectangle(rows, [store.source for store in self.stores], self._vocabularies[0])
-        target = self._rectangle(rows, [store.target for store in self.stores], self._vocabularies[1])
-        return Batch(torch.from_numpy(rows.astype(np.int64)), source, target)
-
-    def _rectangle(self, rows: Rows, ends: list[TokenArrays], vocabulary: Vocabulary) -> Padded:
-        """One end of the pairs, each row closed by the end of sequence."""
-        lengths = np.empty(len(rows), dtype=np.int64)
+    def gather(self, rows: Rows, epoch: int = 0) -> Batch:
+        """The examples numbered `rows` (B,) as a batch of that epoch. Raises DataError for a file that turns out to be damaged."""
         owners = np.searchsorted(self._firsts, rows, side="right") - 1
-        parts = [(arrays, np.flatnonzero(owners == number), self._firsts[number]) for number, arrays in enumerate(ends)]
-        for arrays, places, first in parts:
-            lengths[places] = arrays.lengths[rows[places] - first]
-        data = np.full((len(rows), int(lengths.max(initial=0)) + 1), vocabulary.pad_id, dtype=np.int64)
-        for arrays, places, first in parts:
-            _fill(data, arrays, places=places, rows=rows[places] - first)
-        data[np.arange(len(rows)), lengths] = vocabulary.eos_id
-        return Padded(torch.from_numpy(data), torch.from_numpy(lengths + 1))
-
-
-def _fill(data: NDArray[np.int64], arrays: TokenArrays, *, places: Rows, rows: Rows) -> None:
-    """Copy rows of a store to the given places of a rectangle, all of them at once."""
-    lengths = arrays.lengths[rows].astype(np.int64)
-    total = int(lengths.sum())
-    columns = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # 0 .. length - 1 of each row
-    data[np.repeat(places, lengths), columns] = arrays.ids[np.repeat(arrays.offsets[rows], lengths) + columns]
-
-
-def _all_widths(ends: list[TokenArrays]) -> NDArray[np.int32]:
-    """Widths of all pairs in a row, end of sequence included."""
-    return np.concatenate([arrays.lengths for arrays in ends]) + np.int32(1)
+        places = [(self.stores[owner], int(row - self._firsts[owner])) for owner, row in zip(owners, rows, strict=True)]
+        counts = [len(store.targets(number)) for store, number in places]
+        keys = None if self._seed is None else example_keys(rows, seed=self._seed, epoch=epoch)
+        try:
+            source = self._codecs[0].collate([store.source.row(number) for store, number in places], keys)
+            targets = [store.target.row(at) for store, number in places for at in store.targets(number)]
+            target = self._codecs[1].collate(targets, None if keys is None else keys.repeat(counts))
+        except BadValueError as error:
+            raise DataError(f"{error} (data.errors: tolerant opens every file before training and leaves out the damaged ones)") from None
+        several = None if max(counts, default=1) == 1 else torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts))
+        return Batch(torch.from_numpy(rows.astype(np.int64)), source, target, several)
 
 
 @dataclass(frozen=True)
@@ -191,8 +181,8 @@ class PreparedData:
     train: Loader
     valid: Loader
     """Fixed order; without the pairs that are too long for `max_source_tokens` and `max_target_tokens`."""
-    valid_pairs: list[tuple[str, str]]
-    """All validation pairs as text, in file order."""
+    valid_records: list[Record]
+    """All validation examples as they were read, in file order."""
     report: DataReport
     lossless: tuple[Lossless, Lossless]
     """Source and target: how many of the checked training values do not survive the codec."""
@@ -207,30 +197,30 @@ def prepare(
     that do not fit the data, StorageError if the cache cannot be written.
     """
     cache = Cache(config.cache_dir or default_cache())
+    reading = config.reading
     for corpus in (*config.train, config.valid):
-        corpus_key(corpus, cache)  # opens every file before any work is done
+        corpus_key(corpus, cache, reading)  # opens every file before any work is done
     pair = codecs or _fitted_codecs(config, seed, cache)
-    options = StoreOptions(config.errors, config.max_source_tokens, config.max_target_tokens)
+    options = StoreOptions(config.errors, reading, config.max_source_tokens, config.max_target_tokens)
     report = DataReport()
     stores = [build_store(corpus, codecs=pair, options=options, cache=cache, report=report) for corpus in config.train]
     _check_filled(stores, report.corpora, "training")
-    kept = StoreOptions(config.errors, config.max_source_tokens, config.max_target_tokens, validation=True)
+    kept = replace(options, validation=True)
     valid_store = build_store(config.valid, codecs=pair, options=kept, cache=cache, report=report)
-    valid_records = read_pairs(config.valid, errors=config.errors, report=DataReport(), keep_empty=True)
-    vocabularies = (pair[0].vocabulary, pair[1].vocabulary)
-    train = Loader(stores, config=config, vocabularies=vocabularies, seed=seed)
+    valid_records = read_pairs(config.valid, errors=config.errors, report=DataReport(), keep_empty=True, reading=reading)
+    train = Loader(stores, config=config, codecs=pair, seed=seed)
     report.padding_share = train.padding_share(0)
     prepared = PreparedData(
         source_codec=pair[0],
         target_codec=pair[1],
         train=train,
-        valid=Loader([valid_store], config=config, vocabularies=vocabularies, seed=None),
-        valid_pairs=[(record.source, record.target) for record in valid_records],
+        valid=Loader([valid_store], config=config, codecs=pair, seed=None),
+        valid_records=list(valid_records),
         report=report,
         lossless=_lossless(report.corpora[: len(stores)]),
     )
     _check_filled([valid_store], report.corpora[-1:], "validation")
-    for line in _vocabulary_lines(config, pair) + report.lines():
+    for line in _codec_lines(config, pair) + report.lines():
         (say or _silent)(line)
     return prepared
 
@@ -248,13 +238,12 @@ def _check_filled(stores: Sequence[PairStore], corpora: Sequence[CorpusReport], 
         raise DataError(f"no pair is left for {purpose}:\n" + "\n".join(line for corpus in corpora for line in corpus.lines()))
 
 
-def _vocabulary_lines(config: DataConfig, codecs: tuple[Codec, Codec]) -> list[str]:
+def _codec_lines(config: DataConfig, codecs: tuple[Codec, Codec]) -> list[str]:
     lines = []
     for end, settings, codec in zip(("source", "target"), (config.source_codec, config.target_codec), codecs, strict=True):
         asked = settings.vocabulary_size if settings.kind == "sentencepiece" and settings.model_file is None else None
-        real = codec.vocabulary.size
-        fewer = "" if asked is None or asked == real else f" ({asked} asked for: the data has no more)"
-        lines.append(f"{end} codec: {codec.kind}, {real} pieces{fewer}{', the same for both ends' if config.joint_vocabulary else ''}")
+        fewer = "" if asked is None or f" {asked} " in codec.describe() else f" ({asked} asked for: the data has no more)"
+        lines.append(f"{end} codec: {codec.describe()}{fewer}{', the same for both ends' if config.joint_vocabulary else ''}")
     return lines[:1] if config.joint_vocabulary else lines
 
 
@@ -269,20 +258,22 @@ def _fitted_codecs(config: DataConfig, seed: int, cache: Cache) -> tuple[Codec, 
 def _fitted(config: DataConfig, settings: CodecConfig, *, ends: tuple[int, ...], seed: int, cache: Cache) -> Codec:
     """The codec learned from the given ends of all training corpora, from the cache if they have not changed."""
     brought = None if settings.kind != "sentencepiece" or settings.model_file is None else settings.model_file
-    if brought is not None or settings.kind == "bytes":
+    if brought is not None or settings.kind in NOTHING_TO_LEARN:
         return fit_codec(settings, (), seed)
     tree = {
-        "corpora": [corpus_key(corpus, cache) for corpus in config.train],
+        "corpora": [corpus_key(corpus, cache, config.reading) for corpus in config.train],
         "errors": config.errors,
         "codec": settings.model_dump(mode="json"),
         "ends": ends,
         "seed": seed,
         "trainer": sentencepiece.__version__,
     }
-    texts = (record[end] for end in ends for record in _all_records(config))
-    return load_codec(cache.entry(f"codecs/{key_of(tree)}", lambda directory: fit_codec(settings, texts, seed).save(directory)))
+    values = (value for end in ends for value in _all_values(config, end))
+    return load_codec(cache.entry(f"codecs/{key_of(tree)}", lambda directory: fit_codec(settings, values, seed).save(directory)))
 
 
-def _all_records(config: DataConfig) -> Iterator[Any]:
-    """Every training record; what is wrong with it is counted when the corpora are encoded."""
-    return chain.from_iterable(read_pairs(corpus, errors=config.errors, report=DataReport()) for corpus in config.train)
+def _all_values(config: DataConfig, end: int) -> Iterator[Value]:
+    """Every training source (end 0) or target (end 1); what is wrong with a record is counted when the corpora are encoded."""
+    for corpus in config.train:
+        for record in read_pairs(corpus, errors=config.errors, report=DataReport(), reading=config.reading):
+            yield from record.targets if end else (record.source,)

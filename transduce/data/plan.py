@@ -56,6 +56,15 @@ def generator(seed: int, *words: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed % (1 << 64), *words])))
 
 
+def example_keys(rows: Rows, *, seed: int, epoch: int) -> NDArray[np.uint64]:
+    """(B,) one random number per example, a function of seed, epoch and the example's number (splitmix64, Steele 2014)."""
+    start = generator(seed, 4, epoch).integers(1 << 63, dtype=np.uint64)
+    mixed = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + start
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+
+
 def corpus_counts(sizes: Sequence[int], *, weights: Sequence[float] | None, temperature: float) -> list[int]:
     """How many pairs an epoch takes from each corpus; together as many as there are.
 

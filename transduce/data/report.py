@@ -35,7 +35,7 @@ class Occurrences:
 
 @dataclass(frozen=True)
 class LengthStatistics:
-    """Lengths in tokens, end of sequence included."""
+    """Lengths in positions: tokens with the end of sequence, frames of sound, steps of a track."""
 
     mean: float
     median: int
@@ -44,13 +44,13 @@ class LengthStatistics:
     tokens: int
 
     @classmethod
-    def of(cls, lengths: NDArray[np.int32]) -> "LengthStatistics | None":
-        """From lengths without the end of sequence; None where there are none."""
-        if not len(lengths):
+    def of(cls, widths: NDArray[np.int32]) -> "LengthStatistics | None":
+        """From the width of each row; None where there are none."""
+        if not len(widths):
             return None
-        median, high, longest = (int(value) + 1 for value in np.quantile(lengths, (0.5, 0.99, 1.0), method="nearest"))
-        tokens = int(lengths.sum(dtype=np.int64)) + len(lengths)
-        return cls(round(tokens / len(lengths), 2), median, high, longest, tokens)
+        median, high, longest = (int(value) for value in np.quantile(widths, (0.5, 0.99, 1.0), method="nearest"))
+        tokens = int(widths.sum(dtype=np.int64))
+        return cls(round(tokens / len(widths), 2), median, high, longest, tokens)
 
 
 @dataclass(frozen=True)

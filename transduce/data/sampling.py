@@ -7,23 +7,26 @@ price for one pass and no counting.
 
 import random
 from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+ItemT = TypeVar("ItemT")
 
 
-class EvenSample:
+class EvenSample(Generic[ItemT]):
     """Each item draws a number; whenever too many are kept, the threshold is halved and those above it go."""
 
     def __init__(self, limit: int, seed: int) -> None:
         self.limit = limit
         self._draw = random.Random(seed).random
         self._threshold = 1.0
-        self._kept: list[tuple[float, str]] = []
+        self._kept: list[tuple[float, ItemT]] = []
 
-    def add(self, texts: Iterable[str]) -> None:
+    def add(self, items: Iterable[ItemT]) -> None:
         """More of the stream."""
-        for text in texts:
+        for item in items:
             number = self._draw()
             if number < self._threshold:
-                self._kept.append((number, text))
+                self._kept.append((number, item))
                 self._shrink()
 
     def _shrink(self) -> None:
@@ -31,13 +34,13 @@ class EvenSample:
             self._threshold /= 2
             self._kept = [entry for entry in self._kept if entry[0] < self._threshold]
 
-    def texts(self) -> list[str]:
+    def items(self) -> list[ItemT]:
         """What was kept, in the order of the stream."""
-        return [text for _, text in self._kept]
+        return [item for _, item in self._kept]
 
 
-def evenly_sampled(texts: Iterable[str], limit: int, seed: int) -> list[str]:
-    """Up to `limit` of `texts`: all of them if they are few enough."""
-    sample = EvenSample(limit, seed)
-    sample.add(texts)
-    return sample.texts()
+def evenly_sampled(items: Iterable[ItemT], limit: int, seed: int) -> list[ItemT]:
+    """Up to `limit` of `items`: all of them if they are few enough."""
+    sample: EvenSample[ItemT] = EvenSample(limit, seed)
+    sample.add(items)
+    return sample.items()

@@ -1,13 +1,15 @@
-"""Encoded pairs in memory-mapped arrays: what a corpus becomes before training.
+"""Encoded examples in memory-mapped arrays: what a corpus becomes before training.
 
-In: a corpus and two codecs. Out: a `PairStore`, cached by content. Ten million pairs are a few hundred megabytes of
-16-bit ids on disk, of which the operating system keeps in memory what it has room for.
-The decision a reader would question: pairs that are too long are left out here, once, and counted, so that nothing
+In: a corpus and two codecs. Out: a `PairStore`, cached by content. Ten million pairs of text are a few hundred megabytes of
+16-bit ids on disk, of which the operating system keeps in memory what it has room for; of sounds only the names are stored.
+The decision a reader would question: examples that are too long are left out here, once, and counted, so that nothing
 later has to look at lengths again.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,175 +19,230 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transduce.data.cache import Cache, key_of
-from transduce.data.examples import CorpusConfig, Errors, Record, read_pairs
+from transduce.data.codec import Codec
+from transduce.data.examples import CorpusConfig, Errors, Reading, Record, read_pairs
 from transduce.data.report import CorpusReport, DataReport, LengthStatistics
 from transduce.data.sampling import EvenSample
-from transduce.data.symbols import Ids
-from transduce.data.text import Codec, round_trip
+from transduce.data.values import BadValueError, Row, Value
+from transduce.errors import DataError
 
-FORMAT = 1
-CHUNK_PAIRS = 8192
+FORMAT = 2
+CHUNK_RECORDS = 1024
 LOSSLESS_SAMPLE = 100_000
 META = "store.json"
+FIRSTS = "firsts"
 
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """What decides which pairs of a corpus are stored."""
+    """What decides which examples of a corpus are stored."""
 
     errors: Errors
+    reading: Reading
     max_source_tokens: int
-    """End of sequence included."""
+    """Positions of a source, the end of sequence of a text included."""
     max_target_tokens: int
-    """End of sequence included."""
+    """Positions of a target, the end of sequence of a text included."""
     validation: bool = False
-    """Keep pairs with an empty end, and note (rather than count as left out) the too long ones: they are still generated from."""
+    """Keep examples with an empty end, and note (rather than count as left out) the too long ones: they are still generated from."""
 
 
 @dataclass(frozen=True)
-class TokenArrays:
-    """All rows of one end in a row. ids: (N,) uint16 or int32. offsets: (R + 1,) int64, where each row begins. lengths: (R,) int32."""
+class RowArrays:
+    """All rows of one end in a row. data: (N,) of the codec's type. offsets: (R + 1,) int64, where each row begins. widths: (R,) int32."""
 
-    ids: NDArray[np.uint16] | NDArray[np.int32]
+    data: NDArray[Any]
     offsets: NDArray[np.int64]
-    lengths: Ids
+    widths: NDArray[np.int32]
 
-    def row(self, number: int) -> Ids:
-        """(T,) int32, without the end of sequence."""
-        return self.ids[self.offsets[number] : self.offsets[number + 1]].astype(np.int32)
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def row(self, number: int) -> NDArray[Any]:
+        """The stored row, 1-D."""
+        return self.data[self.offsets[number] : self.offsets[number + 1]]
 
 
 @dataclass(frozen=True)
 class PairStore:
-    """The pairs of one corpus, both ends encoded."""
+    """The examples of one corpus: sources, and one or more targets for each.
 
-    source: TokenArrays
-    target: TokenArrays
+    firsts: (R + 1,) int64, the targets of source r are those from firsts[r] to firsts[r + 1]; None = one each.
+    """
+
+    source: RowArrays
+    target: RowArrays
+    firsts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.source.lengths)
+        return len(self.source)
 
-    def pair(self, number: int) -> tuple[Ids, Ids]:
-        """Source and target ids of one pair, without the end of sequence."""
-        return self.source.row(number), self.target.row(number)
-
-    @property
-    def source_lengths(self) -> Ids:
-        """(R,) int32, without the end of sequence."""
-        return self.source.lengths
+    def targets(self, number: int) -> range:
+        """The numbers of a source's targets."""
+        return range(number, number + 1) if self.firsts is None else range(int(self.firsts[number]), int(self.firsts[number + 1]))
 
     @property
-    def target_lengths(self) -> Ids:
-        """(R,) int32, without the end of sequence."""
-        return self.target.lengths
+    def target_widths(self) -> NDArray[np.int32]:
+        """(R,) int32: positions of all targets of each source together."""
+        if self.firsts is None:
+            return self.target.widths
+        return np.add.reduceat(self.target.widths, self.firsts[:-1]).astype(np.int32)
 
 
 def build_store(corpus: CorpusConfig, *, codecs: tuple[Codec, Codec], options: StoreOptions, cache: Cache, report: DataReport) -> PairStore:
-    """The encoded pairs of a corpus, from the cache if content, codecs and options are the same. Adds the corpus to `report`."""
-    tree = corpus_key(corpus, cache) | {"format": FORMAT, "codecs": [codec.digest for codec in codecs], "options": asdict(options)}
+    """The encoded examples of a corpus, from the cache if content, codecs and options are the same. Adds the corpus to `report`."""
+    tree = corpus_key(corpus, cache, options.reading) | {
+        "format": FORMAT,
+        "codecs": [codec.digest for codec in codecs],
+        "options": asdict(options) | {"reading": options.reading.tree()},
+    }
     place = cache.entry(f"pairs/{key_of(tree)}", lambda directory: _write_store(directory, corpus, codecs=codecs, options=options))
     meta = json.loads((place / META).read_text(encoding="utf-8"))
     moved = dict(zip(meta["files"], map(str, corpus.files), strict=True))
     report.corpora.append(CorpusReport.from_dict(meta["report"]).renamed(corpus.name, moved))
-    return PairStore(_open_arrays(place, "source", meta["source"]), _open_arrays(place, "target", meta["target"]))
+    firsts = _mapped(place / FIRSTS, "int64", meta["source"]["rows"] + 1) if (place / FIRSTS).exists() else None
+    return PairStore(_open_arrays(place, "source", meta["source"]), _open_arrays(place, "target", meta["target"]), firsts)
 
 
-def corpus_key(corpus: CorpusConfig, cache: Cache) -> dict[str, object]:
-    """What decides the records of a corpus: the content of its files and which columns or fields of them."""
+def corpus_key(corpus: CorpusConfig, cache: Cache, reading: Reading) -> dict[str, object]:
+    """What decides the records of a corpus: the content of its files and how they are read."""
     columns = None if corpus.path is None else [None if end is None else str(end) for end in (corpus.source, corpus.target)]
     files = [[cache.digest(path), path.suffix == ".gz"] for path in corpus.files]
-    return {"files": files, "form": corpus.resolved_format, "columns": columns}
+    root = None if corpus.root is None else [str(corpus.root.absolute()), _stamp(corpus.root)]
+    beside = str(corpus.files[0].parent.absolute()) if "media" in (reading.source, reading.target) and corpus.root is None else None
+    return {"files": files, "form": corpus.resolved_format, "columns": columns, "root": root, "beside": beside, "reading": reading.tree()}
+
+
+def _stamp(root: Path) -> str:
+    """Changes when a file in a folder of media, or an archive, changes: a hash of names, sizes and times."""
+    digest = hashlib.sha256()
+    for path in [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file()):
+        state = path.stat()
+        digest.update(f"{path.relative_to(root.parent)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _write_store(directory: Path, corpus: CorpusConfig, *, codecs: tuple[Codec, Codec], options: StoreOptions) -> None:
     report = DataReport()
-    records = read_pairs(corpus, errors=options.errors, report=report, keep_empty=options.validation)
-    writers = [_ArrayWriter(directory, end, codec.vocabulary.size) for end, codec in zip(("source", "target"), codecs, strict=True)]
-    samples = [EvenSample(LOSSLESS_SAMPLE, seed=0) for _ in codecs]
+    records = read_pairs(corpus, errors=options.errors, report=report, keep_empty=options.validation, reading=options.reading)
+    writers = [_ArrayWriter(directory, end, codec.row_type) for end, codec in zip(("source", "target"), codecs, strict=True)]
+    samples: list[EvenSample[Value]] = [EvenSample(LOSSLESS_SAMPLE, seed=0) for _ in codecs]
+    counts = array("q")
     try:
         for chunk in _chunks(records):
-            texts = ([record.source for record in chunk], [record.target for record in chunk])
-            ids = [codec.encode_many(side) for codec, side in zip(codecs, texts, strict=True)]
-            kept = _keep_short(chunk, ids, options=options, entry=report.corpora[0])
-            for writer, sample, side, rows in zip(writers, samples, texts, ids, strict=True):
-                writer.add([rows[number] for number in kept])
-                sample.add([side[number] for number in kept])
+            encoded = _encoded(chunk, codecs)
+            kept = list(_keep(chunk, encoded, codecs=codecs, options=options, entry=report.corpora[0]))
+            writers[0].add([encoded[number][0] for number in kept])
+            writers[1].add([row for number in kept for row in encoded[number][1]])
+            samples[0].add(chunk[number].source for number in kept)
+            samples[1].add(target for number in kept for target in chunk[number].targets)
+            counts.extend(len(encoded[number][1]) for number in kept)
     finally:
         for writer in writers:
             writer.close()
+    if any(count != 1 for count in counts):
+        np.cumsum(np.array([0, *counts], dtype=np.int64)).tofile(directory / FIRSTS)
     entry = report.corpora[0]
-    entry.source_lengths, entry.target_lengths = (LengthStatistics.of(writer.lengths()) for writer in writers)
-    entry.source_lossless, entry.target_lossless = (
-        round_trip(codec, sample.texts()) for codec, sample in zip(codecs, samples, strict=True)
-    )
+    entry.source_lengths, entry.target_lengths = (LengthStatistics.of(writer.widths()) for writer in writers)
+    entry.source_lossless, entry.target_lossless = (codec.check(sample.items()) for codec, sample in zip(codecs, samples, strict=True))
     meta = {"files": list(map(str, corpus.files)), "source": writers[0].meta(), "target": writers[1].meta(), "report": asdict(entry)}
     (directory / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while chunk := list(islice(records, CHUNK_PAIRS)):
+    while chunk := list(islice(records, CHUNK_RECORDS)):
         yield chunk
 
 
-def _keep_short(chunk: list[Record], ids: list[list[Ids]], *, options: StoreOptions, entry: CorpusReport) -> list[int]:
-    """The numbers of the pairs that are short enough; the others are counted."""
-    source_limit, target_limit = options.max_source_tokens, options.max_target_tokens
+def _encoded(chunk: Sequence[Record], codecs: tuple[Codec, Codec]) -> list[tuple[Row, list[Row]]]:
+    """Per record the row of its source and those of its targets."""
+    sources = codecs[0].rows([record.source for record in chunk])
+    targets = iter(codecs[1].rows([target for record in chunk for target in record.targets]))
+    return [(source, list(islice(targets, len(record.targets)))) for record, source in zip(chunk, sources, strict=True)]
+
+
+def _keep(
+    chunk: Sequence[Record],
+    encoded: Sequence[tuple[Row, list[Row]]],
+    *,
+    codecs: tuple[Codec, Codec],
+    options: StoreOptions,
+    entry: CorpusReport,
+) -> Iterator[int]:
+    """The numbers of the records that can be read and are short enough; the others are counted, or raise DataError (strict)."""
+    limits = (("source", options.max_source_tokens), ("target", options.max_target_tokens))
     count = entry.note if options.validation else entry.skip
     suffix = " for the validation loss, still generated from" if options.validation else ""
-    kept = []
-    for number, (source, target) in enumerate(zip(*ids, strict=True)):
-        if len(source) >= source_limit:
-            count(f"source longer than {source_limit} tokens{suffix}", chunk[number].place)
-        elif len(target) >= target_limit:
-            count(f"target longer than {target_limit} tokens{suffix}", chunk[number].place)
+    for number, (record, (source, targets)) in enumerate(zip(chunk, encoded, strict=True)):
+        problem = _problem(source, targets, codecs=codecs, verify=options.errors == "tolerant")
+        if problem is not None:
+            if options.errors == "strict":
+                raise DataError(f"{record.place}: {problem} (data.errors: tolerant leaves such examples out and counts them)")
+            entry.skip(problem.reason, record.place)
+            continue
+        widths = source.width, max(target.width for target in targets)
+        long = [f"{end} longer than {limit} tokens" for (end, limit), width in zip(limits, widths, strict=True) if width > limit]
+        if long:
+            count(f"{long[0]}{suffix}", record.place)
         else:
-            kept.append(number)
-    return kept
+            yield number
+
+
+def _problem(source: Row, targets: Sequence[Row], *, codecs: tuple[Codec, Codec], verify: bool) -> BadValueError | None:
+    """Why a record cannot be used. verify: also open what a batch will open, so that nothing is missed later."""
+    ends = [(codecs[0], source), *((codecs[1], target) for target in targets)]
+    try:
+        for codec, row in ends:
+            if row.problem is None and verify and codec.reads_files:
+                codec.collate([row.data], None)
+    except BadValueError as error:
+        return error
+    return next((row.problem for _, row in ends if row.problem is not None), None)
 
 
 class _ArrayWriter:
     """One end of a store, written as it comes."""
 
-    def __init__(self, directory: Path, end: str, vocabulary_size: int) -> None:
-        self.dtype: type[np.uint16] | type[np.int32] = np.uint16 if vocabulary_size <= 1 << 16 else np.int32
-        self.num_rows = self.num_ids = 0
-        self._place = directory
-        self._end = end
-        self._ids: BinaryIO = (directory / f"{end}.ids").open("wb")
-        self._offsets: BinaryIO = (directory / f"{end}.offsets").open("wb")
-        self._offsets.write(np.zeros(1, dtype=np.int64).tobytes())
+    def __init__(self, directory: Path, end: str, row_type: np.dtype[Any]) -> None:
+        self.row_type = row_type
+        self.num_rows = self.num_items = 0
+        self._files: dict[str, BinaryIO] = {name: (directory / f"{end}.{name}").open("wb") for name in ("data", "offsets", "widths")}
+        self._widths = directory / f"{end}.widths"
+        self._files["offsets"].write(np.zeros(1, dtype=np.int64).tobytes())
 
-    def add(self, rows: list[Ids]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """More rows."""
         if not rows:
             return
-        ends = self.num_ids + np.cumsum([len(row) for row in rows], dtype=np.int64)
-        self._ids.write(np.concatenate(rows).astype(self.dtype).tobytes())
-        self._offsets.write(ends.tobytes())
+        ends = self.num_items + np.cumsum([len(row.data) for row in rows], dtype=np.int64)
+        self._files["data"].write(np.concatenate([row.data for row in rows]).astype(self.row_type, copy=False).tobytes())
+        self._files["offsets"].write(ends.tobytes())
+        self._files["widths"].write(np.array([row.width for row in rows], dtype=np.int32).tobytes())
         self.num_rows += len(rows)
-        self.num_ids = int(ends[-1])
+        self.num_items = int(ends[-1])
 
     def close(self) -> None:
         """No more rows."""
-        self._ids.close()
-        self._offsets.close()
+        for file in self._files.values():
+            file.close()
 
-    def lengths(self) -> Ids:
+    def widths(self) -> NDArray[np.int32]:
         """(R,) of the closed file."""
-        return _lengths(np.fromfile(self._place / f"{self._end}.offsets", dtype=np.int64))
+        return np.fromfile(self._widths, dtype=np.int32)
 
     def meta(self) -> dict[str, object]:
         """What it takes to open the files again."""
-        return {"rows": self.num_rows, "ids": self.num_ids, "dtype": np.dtype(self.dtype).name}
+        return {"rows": self.num_rows, "items": self.num_items, "type": self.row_type.name}
 
 
-def _lengths(offsets: NDArray[np.int64]) -> Ids:
-    return np.diff(offsets).astype(np.int32)
+def _open_arrays(directory: Path, end: str, meta: dict[str, Any]) -> RowArrays:
+    return RowArrays(
+        _mapped(directory / f"{end}.data", meta["type"], meta["items"]),
+        _mapped(directory / f"{end}.offsets", "int64", meta["rows"] + 1),
+        _mapped(directory / f"{end}.widths", "int32", meta["rows"]),
+    )
 
 
-def _open_arrays(directory: Path, end: str, meta: dict[str, Any]) -> TokenArrays:
-    offsets = np.memmap(directory / f"{end}.offsets", dtype=np.int64, mode="r", shape=(meta["rows"] + 1,)).view(np.ndarray)
-    if meta["ids"] == 0:  # an empty file cannot be mapped
-        return TokenArrays(np.zeros(0, dtype=meta["dtype"]), offsets, _lengths(offsets))
-    ids = np.memmap(directory / f"{end}.ids", dtype=meta["dtype"], mode="r", shape=(meta["ids"],)).view(np.ndarray)
-    return TokenArrays(ids, offsets, _lengths(offsets))
+def _mapped(path: Path, kind: str, count: int) -> NDArray[Any]:
+    """An array in a file; an empty file cannot be mapped."""
+    return np.memmap(path, dtype=kind, mode="r", shape=(count,)).view(np.ndarray) if count else np.zeros(0, dtype=kind)

@@ -18,7 +18,8 @@ import numpy as np
 import sentencepiece
 
 from transduce.data.sampling import evenly_sampled
-from transduce.data.symbols import BOS_ID, EOS_ID, NUM_SPECIAL, PAD_ID, SPECIAL_PIECES, UNK_ID, Ids, special_first, split_rows, write_codec
+from transduce.data.symbols import BOS_ID, EOS_ID, NUM_SPECIAL, PAD_ID, SPECIAL_PIECES, UNK_ID, special_first, split_rows, write_codec
+from transduce.data.tokens import Ids, TextCodec
 from transduce.errors import ConfigError, DataError
 
 MODEL_FILE = "sentencepiece.model"
@@ -26,7 +27,7 @@ TRAINING_THREADS = 4  # part of the result: partial sums depend on it, so it doe
 LONGEST_TRAINING_TEXT_BYTES = 100_000
 
 
-class SentencePieceCodec:
+class SentencePieceCodec(TextCodec):
     """A SentencePiece model with the special tokens at 0 to 3."""
 
     kind = "sentencepiece"

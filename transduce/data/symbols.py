@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transduce.data.tokens import Ids, TextCodec
 from transduce.errors import DataError
 from transduce.model.frontends import Vocabulary
 
@@ -22,8 +22,6 @@ PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
 NUM_SPECIAL = len(SPECIAL_PIECES)
 CODEC_FILE = "codec.json"
 UNICODE_SIZE = 0x110000
-
-Ids = NDArray[np.int32]
 
 
 def special_first(size: int) -> Vocabulary:
@@ -48,7 +46,7 @@ def split_rows(flat: Ids, lengths: Sequence[int]) -> list[Ids]:
     return [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
 
 
-class CharacterCodec:
+class CharacterCodec(TextCodec):
     """One token per Unicode code point."""
 
     kind = "characters"
@@ -92,7 +90,7 @@ class CharacterCodec:
         return {"kind": self.kind, "characters": list(self.characters)}
 
 
-class ByteCodec:
+class ByteCodec(TextCodec):
     """One token per UTF-8 byte: nothing to learn, nothing unknown."""
 
     kind = "bytes"
@@ -132,7 +130,7 @@ def _byte_piece(i: int) -> str:
     return chr(byte) if 0x20 <= byte < 0x7F else f"<0x{byte:02X}>"
 
 
-class WordCodec:
+class WordCodec(TextCodec):
     """One token per word between whitespace; the amount of whitespace is lost (the lossless check counts it)."""
 
     kind = "words"

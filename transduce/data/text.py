@@ -1,62 +1,20 @@
-"""Text codecs: how a string becomes token ids and comes back, and how one is chosen, fitted, stored and loaded.
+"""Text codecs: the settings of each kind, and how one is learned from texts or loaded.
 
-In: settings and texts. Out: a `Codec`. The kinds themselves are in `subwords.py` (SentencePiece) and `symbols.py`
+In: settings and texts. Out: a `TextCodec`. The kinds themselves are in `subwords.py` (SentencePiece) and `symbols.py`
 (characters, bytes, words). The decision a reader would question: no kind normalises anything. What the user wrote is
 what the model learns to write; `round_trip` counts what a codec cannot give back.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import Field
 
-from transduce.data.report import Lossless
 from transduce.data.subwords import MODEL_FILE, SentencePieceCodec, read_model, train_model
-from transduce.data.symbols import CODEC_FILE, ByteCodec, CharacterCodec, Ids, WordCodec
-from transduce.errors import CheckpointError, DataError
-from transduce.model.frontends import Vocabulary
+from transduce.data.symbols import ByteCodec, CharacterCodec, WordCodec
+from transduce.data.tokens import TextCodec
 from transduce.settings import Settings
-
-
-class Codec(Protocol):
-    """Text to token ids (without begin and end of sequence) and back."""
-
-    @property
-    def kind(self) -> str:
-        """The name in the configuration."""
-        ...
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Size and special ids."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of everything that decides what the codec does."""
-        ...
-
-    def encode(self, text: str) -> Ids:
-        """(T,) int32."""
-        ...
-
-    def encode_many(self, texts: Sequence[str]) -> list[Ids]:
-        """One (T,) int32 array per text; the same as `encode` of each, and faster."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text; padding, begin and end are ignored."""
-        ...
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """One string per id, for display."""
-        ...
-
-    def save(self, directory: Path) -> None:
-        """Write the codec into `directory`; `load_codec` reads it."""
-        ...
 
 
 class SentencePieceConfig(Settings):
@@ -99,10 +57,10 @@ class WordsConfig(Settings):
     """A word that is rarer is unknown."""
 
 
-CodecConfig = Annotated[SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig, Field(discriminator="kind")]
+TextConfig = SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig
 
 
-def fit_codec(config: CodecConfig, texts: Iterable[str], seed: int) -> Codec:
+def fit_text_codec(config: TextConfig, texts: Iterable[str], seed: int) -> TextCodec:
     """Learn what `config` asks for from `texts`, which are read once and need not fit into memory.
 
     Raises DataError if there is nothing to learn from, ConfigError if the vocabulary is too small for the characters.
@@ -125,31 +83,14 @@ def fit_codec(config: CodecConfig, texts: Iterable[str], seed: int) -> Codec:
     )
 
 
-def load_codec(directory: Path) -> Codec:
-    """The codec that `save` wrote. Raises CheckpointError if it is missing or damaged."""
-    try:
-        tree = json.loads((directory / CODEC_FILE).read_text(encoding="utf-8"))
-        kind = tree["kind"]
-        if kind == "sentencepiece":
-            return SentencePieceCodec((directory / MODEL_FILE).read_bytes())
-        if kind == "characters":
+def load_text_codec(directory: Path, tree: Mapping[str, Any]) -> TextCodec:
+    """The codec that `save` wrote; `tree` is its codec.json. Raises what reading a damaged one raises: OSError, KeyError, DataError."""
+    match tree["kind"]:
+        case "characters":
             return CharacterCodec(tree["characters"])
-        if kind == "words":
+        case "words":
             return WordCodec(tree["words"])
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-        raise CheckpointError(f"{directory}: the codec cannot be read: {error}") from None
-    if kind == "bytes":
-        return ByteCodec()
-    raise CheckpointError(f"{directory / CODEC_FILE}: unknown kind {kind!r} (sentencepiece, characters, bytes, words)")
-
-
-def round_trip(codec: Codec, texts: Iterable[str]) -> Lossless:
-    """How many of `texts` do not come back from the codec as they were, and the first of them."""
-    checked = lossy = 0
-    example: str | None = None
-    for text in texts:
-        checked += 1
-        if codec.decode(codec.encode(text).tolist()) != text:
-            lossy += 1
-            example = text if example is None else example
-    return Lossless(checked, lossy, example)
+        case "bytes":
+            return ByteCodec()
+        case _:
+            return SentencePieceCodec((directory / MODEL_FILE).read_bytes())

@@ -88,8 +88,9 @@ class ModelScorer:
 
     def __init__(self, model: Seq2Seq, source: Padded, *, max_length: int = 1024) -> None:
         self.model = model
-        self.source = source
         self.max_length = max_length
+        with torch.inference_mode():
+            self.memory = model.encode(source)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -98,13 +99,12 @@ class ModelScorer:
 
     @property
     def source_lengths(self) -> Tensor:
-        """(B,), end-of-sequence not counted."""
-        return self.source.lengths - 1
+        """(B,) positions of the memory, the last one (of a text: end-of-sequence) not counted."""
+        return self.memory.mask.sum(1) - 1
 
     def start(self) -> ModelState:
-        """Encodes the batch."""
-        memory = self.model.encode(self.source)
-        return ModelState(memory, self.model.start(memory))
+        """The encoded batch and the decoder's beginning."""
+        return ModelState(self.memory, self.model.start(self.memory))
 
     def step(self, tokens: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """(N,) -> logits (N, V)."""

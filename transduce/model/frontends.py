@@ -4,13 +4,15 @@ In: `Padded`. Out: vectors (B, S, E) and lengths (B,). Positions are the encoder
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from transduce.data.batch import Padded
+from transduce.errors import ConfigError
 from transduce.model.layers import Dropout, random_bytes
+from transduce.settings import Settings
 
 
 class Frontend(Protocol):
@@ -20,6 +22,10 @@ class Frontend(Protocol):
 
     def __call__(self, source: Padded) -> tuple[Tensor, Tensor]:
         """-> (B, S, E), (B,)."""
+        ...
+
+    def as_written(self, weights: Tensor, source: Padded) -> Tensor:
+        """Attention (B, T, S) over the vectors, put back into the order of the source."""
         ...
 
 
@@ -32,6 +38,41 @@ class Vocabulary:
     bos_id: int
     eos_id: int
     unk_id: int
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Sound: samples in [-1, 1] at a fixed rate."""
+
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pictures in RGB of one size."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Frames of `size` numbers."""
+
+    size: int
+
+
+EndShape = Vocabulary | Waveform | Pixels | Steps
+"""What a model must know of one end of its data."""
+
+
+def expect_vocabulary(shape: EndShape, end: str) -> Vocabulary:
+    """The shape of an end that must be text. Raises ConfigError where it is not."""
+    match shape:
+        case Vocabulary():
+            return shape
+        case _:
+            raise ConfigError(f"the {end} is {type(shape).__name__.lower()}, but this part of the model takes tokens")
 
 
 class TokenEmbedding(nn.Module):
@@ -53,6 +94,20 @@ class TokenEmbedding(nn.Module):
         scale = self.output_size**0.5
         return self.dropout(nn.functional.embedding(tokens, self.weight) * scale)  # type: ignore[no-any-return]
 
+    def previous(self, target: Padded) -> Tensor:
+        """(B, T): the target shifted right behind begin-of-sequence."""
+        return torch.cat([self.begin(len(target.data), target.data.device), target.data[:, :-1]], dim=1)  # (B, T)
+
+    def begin(self, rows: int, device: torch.device) -> Tensor:
+        """(B, 1): begin-of-sequence."""
+        return torch.full((rows, 1), self.vocabulary.bos_id, device=device)
+
+
+class TokensConfig(Settings):
+    """Token ids, looked up in the source embedding."""
+
+    kind: Literal["tokens"] = "tokens"
+
 
 class TokenFrontend(nn.Module):
     """Source tokens to vectors; `reverse` turns each row round within its length (Sutskever 2014, 3.3)."""
@@ -69,6 +124,12 @@ class TokenFrontend(nn.Module):
         if self.reverse:
             tokens = tokens.gather(1, reversed_positions(source))
         return self.embedding(tokens), source.lengths
+
+    def as_written(self, weights: Tensor, source: Padded) -> Tensor:
+        """(B, T, S), turned back round if the source was."""
+        if not self.reverse:
+            return weights
+        return weights.gather(2, reversed_positions(source)[:, None, :].expand_as(weights))
 
 
 def reversed_positions(source: Padded) -> Tensor:

@@ -6,12 +6,11 @@ configuration becomes modules.
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.data.batch import Batch, Padded
-from transduce.model.frontends import TokenEmbedding, TokenFrontend, Vocabulary, reversed_positions
+from transduce.model.frontends import EndShape, Frontend, TokenEmbedding, TokenFrontend, TokensConfig, Vocabulary, expect_vocabulary
 from transduce.model.heads import TokenHead
 from transduce.model.interface import Decoder, Encoder, Memory, State
 from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
@@ -21,12 +20,15 @@ from transduce.model.transformer import TransformerDecoder, TransformerDecoderCo
 from transduce.settings import Settings
 
 EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")]
+FrontendConfig = TokensConfig
 DecoderConfig = Annotated[RecurrentDecoderConfig | TransformerDecoderConfig | SSRUDecoderConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(Settings):
-    """The network: embeddings, one encoder, one decoder, and what they share."""
+    """The network: a front-end, one encoder, one decoder, and what they share."""
 
+    frontend: FrontendConfig = TokensConfig()
+    """From what a codec makes to vectors; its `kind` is tokens for texts."""
     encoder: EncoderConfig = TransformerEncoderConfig()
     """The encoder; its `kind` is lstm, gru or transformer."""
     decoder: DecoderConfig = TransformerDecoderConfig()
@@ -39,6 +41,8 @@ class ModelConfig(Settings):
     """Share of embedding elements zeroed in training."""
     word_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of whole tokens replaced by the unknown token in training, source and target."""
+    ctc: bool = False
+    """Give the encoder an output layer of its own, for training and search with CTC (Watanabe 2017); the target must be text."""
     reverse_source: bool = False
     """Feed the source right to left (Sutskever 2014)."""
     max_source_length: int = Field(default=1024, ge=1)
@@ -48,10 +52,20 @@ class ModelConfig(Settings):
 
 
 class Seq2Seq(nn.Module):
-    """Encoder-decoder over tokens. Shapes: see `transduce.model`."""
+    """Encoder-decoder from any source to any target. Shapes: see `transduce.model`.
+
+    `ctc` is an output layer over encoder states, for training and search with CTC (Watanabe 2017); None = there is none.
+    """
 
     def __init__(
-        self, frontend: TokenFrontend, encoder: Encoder, *, embedding: TokenEmbedding, decoder: Decoder[State], head: TokenHead
+        self,
+        frontend: Frontend,
+        encoder: Encoder,
+        *,
+        embedding: TokenEmbedding,
+        decoder: Decoder[State],
+        head: TokenHead,
+        ctc: TokenHead | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend
@@ -59,53 +73,68 @@ class Seq2Seq(nn.Module):
         self.embedding = embedding
         self.decoder = decoder
         self.head = head
+        self.ctc = ctc
 
     def encode(self, source: Padded) -> Memory:
-        """Padded (B, S) -> Memory of B sentences, projected for the decoder."""
+        """Padded -> Memory of B sources, projected for the decoder."""
         vectors, lengths = self.frontend(source)
         return self.decoder.project(self.encoder(vectors, lengths))
 
     def start(self, memory: Memory) -> State:
-        """The decoder state before the first token, one row per sentence."""
+        """The decoder state before the first output, one row per source."""
         return self.decoder.start(memory)
 
     def step(self, previous: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
-        """previous: (N,) token ids (begin-of-sequence first) -> logits (N, V) and the next state."""
+        """previous: (N,) token ids (begin-of-sequence first) or (N, C) numbers -> the head's output (N, V) and the next state."""
         hidden, state = self.decoder.step(self.embedding(previous), state, memory)
         return self.head(hidden), state
 
+    def decode(self, memory: Memory, previous: Tensor, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Teacher forcing: previous outputs (B, T) or (B, T, C) -> hidden states (B, T, D) before the head, attention (B, T, S)."""
+        return self.decoder(self.embedding(previous), memory, with_attention=with_attention)  # type: ignore[no-any-return]
+
+    def memory_of(self, batch: Batch) -> Memory:
+        """One row per target: the sources are encoded once and repeated where they have several targets."""
+        memory = self.encode(batch.source)
+        return memory if batch.owners is None else memory.select(batch.owners)
+
     def forward(self, batch: Batch, previous: Tensor | None = None) -> Tensor:
         """Teacher forcing: hidden states (B, T, D) before the head. `previous` (B, T) replaces the shifted target."""
-        memory = self.encode(batch.source)
-        hidden, _ = self.decoder(self.embedding(self.previous_tokens(batch.target) if previous is None else previous), memory)
-        return hidden  # type: ignore[no-any-return]
+        return self.decode(self.memory_of(batch), self.previous(batch.target) if previous is None else previous)[0]
 
-    def attention(self, batch: Batch) -> Tensor | None:
-        """Attention weights (B, T, S) of the given targets over the source as written; None for a fixed context vector."""
-        memory = self.encode(batch.source)
-        _, weights = self.decoder(self.embedding(self.previous_tokens(batch.target)), memory, with_attention=True)
-        if weights is None or not self.frontend.reverse:
-            return weights  # type: ignore[no-any-return]
-        positions = reversed_positions(batch.source)[:, None, :].expand_as(weights)
-        return weights.gather(2, positions)  # type: ignore[no-any-return]
+    def attention(self, batch: Batch, memory: Memory | None = None) -> Tensor | None:
+        """Attention weights (B, T, S) of the given targets over the source as written; None for a fixed context vector.
 
-    def previous_tokens(self, target: Padded) -> Tensor:
-        """(B, T): the target shifted right behind begin-of-sequence."""
-        begin = torch.full_like(target.data[:, :1], self.embedding.vocabulary.bos_id)
-        return torch.cat([begin, target.data[:, :-1]], dim=1)  # (B, T)
+        memory: of the batch, where it is known already.
+        """
+        _, weights = self.decode(memory or self.memory_of(batch), self.previous(batch.target), with_attention=True)
+        return None if weights is None else self.frontend.as_written(weights, batch.source)
+
+    def previous(self, target: Padded) -> Tensor:
+        """(B, T) or (B, T, C): the target shifted right behind its beginning."""
+        return self.embedding.previous(target)
 
 
-def build_model(config: ModelConfig, source: Vocabulary, target: Vocabulary) -> Seq2Seq:
-    """Modules from a configuration. Raises ConfigError where parts do not fit (checked by `config.check_model`)."""
-    size, dropout, words = config.embedding_size, config.embedding_dropout, config.word_dropout
-    embedding = TokenEmbedding(target, size, dropout=dropout, word_dropout=words)
-    shared = config.tie == "all"
-    source_embedding = embedding if shared else TokenEmbedding(source, size, dropout=dropout, word_dropout=words)
-    encoder = build_encoder(config.encoder, size)
+def build_model(config: ModelConfig, source: EndShape, target: EndShape) -> Seq2Seq:
+    """Modules from a configuration. Raises ConfigError where parts do not fit the data (most are refused by `contradictions.py` before)."""
+    size, words = config.embedding_size, expect_vocabulary(target, "target")
+    embedding = token_embedding(config, words)
+    frontend = build_frontend(config, source, shared=embedding if config.tie == "all" else None)
+    encoder = build_encoder(config.encoder, frontend.output_size)
     decoder = build_decoder(config.decoder, size, encoder)
-    tied = None if config.tie == "none" else embedding.weight
-    head = TokenHead(decoder.output_size, target.size, tied=tied)
-    return Seq2Seq(TokenFrontend(source_embedding, config.reverse_source), encoder, embedding=embedding, decoder=decoder, head=head)
+    head = TokenHead(decoder.output_size, words.size, tied=None if config.tie == "none" else embedding.weight)
+    ctc = TokenHead(encoder.output_size, words.size, tied=None) if config.ctc else None
+    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head, ctc=ctc)
+
+
+def token_embedding(config: ModelConfig, vocabulary: Vocabulary) -> TokenEmbedding:
+    """The embedding of one end of text."""
+    return TokenEmbedding(vocabulary, config.embedding_size, dropout=config.embedding_dropout, word_dropout=config.word_dropout)
+
+
+def build_frontend(config: ModelConfig, source: EndShape, *, shared: TokenEmbedding | None) -> Frontend:
+    """The front-end that a configuration names; `shared` is the target's embedding where both ends have one."""
+    return TokenFrontend(shared or token_embedding(config, expect_vocabulary(source, "source")), config.reverse_source)
 
 
 def build_encoder(config: EncoderConfig, input_size: int) -> Encoder:

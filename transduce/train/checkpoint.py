@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from transduce.config import RunConfig, load_config
-from transduce.data.text import Codec, load_codec
+from transduce.data.codec import Codec, load_codec
 from transduce.errors import CheckpointError
 from transduce.model.seq2seq import Seq2Seq, build_model
 from transduce.train.averaging import mean_of_tensors, own_tensors
@@ -61,7 +61,7 @@ def load_model(directory: Path) -> LoadedModel:
     verify_folder(directory, leave_out=frozenset({OPTIMIZER, TRAINING}))
     config = load_config(directory / CONFIG)
     source, target = load_codec(directory / "source"), load_codec(directory / "target")
-    model = build_model(config.model, source.vocabulary, target.vocabulary)
+    model = build_model(config.model, source.shape, target.shape)
     put_tensors(model, read_tensors(directory / MODEL), place=directory / MODEL)
     metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
     return LoadedModel(model.eval(), config, source, target, metrics)

@@ -6,7 +6,7 @@ checkpoints is measured like any other model and only taken when it is at least 
 
 from pathlib import Path
 
-from transduce.data.text import Codec
+from transduce.data.codec import Codec
 from transduce.errors import CheckpointError
 from transduce.train.averaging import mean_of_tensors
 from transduce.train.checkpoint import MODEL, RunFolder, load_checkpoint, put_tensors, save_model

@@ -47,8 +47,8 @@ def forcing_ratio(config: ForcingConfig, step: int) -> float:
 
 def training_loss(model: Seq2Seq, batch: Batch, *, loss: LossConfig, forced: float) -> LossSums:
     """The loss of one batch in training mode. `forced` is the share of true previous tokens."""
-    previous = None if forced >= 1 else mixed_inputs(model, batch, forced=forced)
-    hidden = model(batch, previous)
+    previous = model.previous(batch.target) if forced >= 1 else mixed_inputs(model, batch, forced=forced)
+    hidden, _ = model.decode(model.memory_of(batch), previous)
     if not loss.r_drop:
         return token_loss(model.head, hidden, batch.target, label_smoothing=loss.label_smoothing)
     return r_drop_loss(model.head, (hidden, model(batch, previous)), batch.target, config=loss)
@@ -57,7 +57,7 @@ def training_loss(model: Seq2Seq, batch: Batch, *, loss: LossConfig, forced: flo
 @torch.no_grad()
 def mixed_inputs(model: Seq2Seq, batch: Batch, *, forced: float) -> Tensor:
     """(B, T) decoder inputs in which a share 1 - forced is what the model itself predicted from the true tokens."""
-    truth = model.previous_tokens(batch.target)  # (B, T)
+    truth = model.previous(batch.target)  # (B, T)
     guesses = _argmax(model.head, model(batch))  # (B, T), guess t is for target t
     shifted = torch.cat([truth[:, :1], guesses[:, :-1]], dim=1)
     own = torch.rand(truth.shape, device=truth.device) >= forced

@@ -44,7 +44,7 @@ def preflight(trainer: Trainer, loader: Loader, validator: Validator) -> MemoryN
     batch = largest_batch(loader, trainer.state.epoch)
     trainer.gradients([batch], between=_go_on)
     trainer.optimizer.zero_grad(set_to_none=True)
-    sources = [source for source, _ in validator.data.valid_pairs[:2]]
+    sources = [record.source for record in validator.data.valid_records[:2]]
     texts = [prediction.text for prediction in validator.predictor(trainer.evaluated).predict(sources)]
     compute_metrics(validator.names, texts, [[text or "-"] for text in texts])
     weights = sum(parameter.numel() for parameter in trainer.parameters) * OPTIMIZER_FLOATS * 4 / 2**20
@@ -55,8 +55,8 @@ def preflight(trainer: Trainer, loader: Loader, validator: Validator) -> MemoryN
 def largest_batch(loader: Loader, epoch: int) -> Batch:
     """The batch with the most positions (source and target, padding included) of an epoch; the widest among equals."""
     plan = loader.plan(epoch)
-    lengths = [store.source_lengths for store in loader.stores], [store.target_lengths for store in loader.stores]
-    source, target = (np.maximum.reduceat(np.concatenate(end)[plan.rows], plan.bounds[:-1]).astype(np.int64) + 1 for end in lengths)
+    widths = loader.source_widths, loader.target_widths
+    source, target = (np.maximum.reduceat(end[plan.rows], plan.bounds[:-1]).astype(np.int64) for end in widths)
     cells = np.diff(plan.bounds) * (source + target)
     number = int(np.lexsort((np.maximum(source, target), cells))[-1])
     return loader.gather(plan.rows[plan.bounds[number] : plan.bounds[number + 1]])

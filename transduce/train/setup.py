@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transduce.config import RunConfig
+from transduce.data.codec import Codec, CodecConfig, load_codec
 from transduce.data.examples import CorpusConfig
 from transduce.data.loader import Loader, prepare
-from transduce.data.text import Codec, CodecConfig, load_codec
 from transduce.train.allocator import tune_allocator
 from transduce.train.checkpoint import RunFolder, load_checkpoint
 from transduce.train.precision import choose_device, choose_precision, set_threads
@@ -90,7 +90,8 @@ def absolute_paths(config: RunConfig) -> RunConfig:
 
 def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:
     if corpus.path is not None:
-        return corpus.model_copy(update={"path": corpus.path.absolute()})
+        named = {"path": corpus.path, "root": corpus.root, "split": corpus.split}
+        return corpus.model_copy(update={name: path.absolute() for name, path in named.items() if path is not None})
     source, target = (path.absolute() for path in corpus.files)
     return corpus.model_copy(update={"source": source, "target": target})
 

@@ -14,7 +14,7 @@ import torch
 
 from transduce.config import RunConfig
 from transduce.data.batch import Batch
-from transduce.data.text import Codec
+from transduce.data.codec import Codec
 from transduce.errors import DivergedError
 from transduce.model.seq2seq import Seq2Seq, build_model
 from transduce.train.averaging import MovingAverage
@@ -46,7 +46,7 @@ class Trainer:
         self.settings = config.train
         self.precision = precision
         seed_device(precision.device, mixed_seed(config.seed, INITIAL_SEED_STEP))
-        self.model: Seq2Seq = build_model(config.model, codecs[0].vocabulary, codecs[1].vocabulary).to(precision.device)
+        self.model: Seq2Seq = build_model(config.model, codecs[0].shape, codecs[1].shape).to(precision.device)
         self.parameters = list(self.model.parameters())
         self.optimizer = build_optimizer(self.settings.optimizer, self.model)
         self.average = MovingAverage(self.model, self.settings.ema_decay) if self.settings.ema_decay else None

@@ -6,7 +6,7 @@ kept. Generation goes through `Predictor`, the same path that users take.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,10 @@ import torch
 
 from transduce.config import RunConfig
 from transduce.data.batch import Batch, Padded
+from transduce.data.codec import as_text_codec
+from transduce.data.examples import Record
 from transduce.data.loader import PreparedData
+from transduce.data.values import shown
 from transduce.decode.search import SearchConfig
 from transduce.metrics import compute_metrics, find_metric
 from transduce.model.seq2seq import Seq2Seq
@@ -44,7 +47,8 @@ class Validator:
         wanted = [*self.config.metrics, config.train.metric]
         self.names = [name for name in dict.fromkeys(wanted) if name != "loss"]
         self.better: Literal["higher", "lower"] = "lower" if config.train.metric == "loss" else find_metric(config.train.metric).better
-        self.pairs = _spread(data.valid_pairs, self.config.sentences) if self.names else data.valid_pairs[: self.config.samples]
+        records = data.valid_records
+        self.records = _spread(records, self.config.sentences) if self.names else records[: self.config.samples]
         self.ceilings = LengthCeilings(config.model.max_source_length, config.model.max_target_length)
         self.search = _validation_search(config.search, self.config.beam)
 
@@ -52,18 +56,21 @@ class Validator:
         """All figures of a model, which is left in evaluation mode."""
         model.eval()
         metrics = self.losses(model)
-        if not self.pairs:
+        if not self.records:
             return Measured(metrics, [])
-        sources, references = [source for source, _ in self.pairs], [reference for _, reference in self.pairs]
-        outputs = [prediction.text for prediction in self.predictor(model).predict(sources)]
+        outputs = [prediction.text for prediction in self.predictor(model).predict([record.source for record in self.records])]
+        references = [[shown(target) for target in record.targets] for record in self.records]
         if self.names:
-            scores = compute_metrics(self.names, outputs, [[reference] for reference in references])
+            scores = compute_metrics(self.names, outputs, references)
             metrics |= {name: score.value for name, score in scores.items()}
-        return Measured(metrics, list(zip(sources, references, outputs, strict=True))[: self.config.samples])
+        sources = [shown(record.source) for record in self.records]
+        samples = list(zip(sources, [texts[0] for texts in references], outputs, strict=True))
+        return Measured(metrics, samples[: self.config.samples])
 
     def predictor(self, model: Seq2Seq) -> Predictor:
         """The path that users take, with the validation's search."""
-        return Predictor([model], self.data.source_codec, self.data.target_codec, search=self.search, ceilings=self.ceilings)
+        target_codec = as_text_codec(self.data.target_codec, "target")
+        return Predictor([model], self.data.source_codec, target_codec, search=self.search, ceilings=self.ceilings)
 
     @torch.no_grad()
     def losses(self, model: Seq2Seq) -> dict[str, float]:
@@ -101,12 +108,12 @@ class Validator:
 
 def with_wrong_sources(batch: Batch) -> Batch:
     """Every target with the source of the row before it."""
-    return Batch(batch.ids, Padded(batch.source.data.roll(1, 0), batch.source.lengths.roll(1, 0)), batch.target)
+    return replace(batch, source=Padded(batch.source.data.roll(1, 0), batch.source.lengths.roll(1, 0)))
 
 
-def _spread(pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
-    """At most `limit` pairs from all over the file, the same ones every time; 0 = all."""
-    return [pairs[index] for index in sorted(_even(len(pairs), limit))] if limit else pairs
+def _spread(records: list[Record], limit: int) -> list[Record]:
+    """At most `limit` records from all over the file, the same ones every time; 0 = all."""
+    return [records[index] for index in sorted(_even(len(records), limit))] if limit else records
 
 
 def _even(count: int, limit: int) -> set[int]:
