@@ -1,6 +1,6 @@
 """docs/results.md, the results table of README.md and the plot of BLEU by source length, from the measured figures.
 
-In: OUT/NAME.json as results_text.py writes them. Out: the three files. A figure that was not measured is printed as
+In: docs/results/NAME.json as results_text.py writes them. Out: the three files. A figure that was not measured is printed as
 "not measured yet", never left out and never typed by hand.
 
 Decision to question: groups of source length hold about as many sentences each and depend on the sources alone, so that
@@ -120,7 +120,7 @@ def results_markdown(records: dict[str, dict[str, Any]]) -> str:
         "# Results on real data",
         "",
         "Written by `make results-text` (`python scripts/results_text.py list|run NAME...|all|table`); do not edit by hand.",
-        "One seed and one run per row. The checkpoint, the recipe and the length penalty were chosen on the validation set only.",
+        "One run per row (g2p: three, predicting together). The checkpoint, the recipe and the length penalty were chosen on the validation set only.",
         "Multi30k: test_2016_flickr, 1,000 sentences, beam 5, sacreBLEU 13a on raw cased text.",
         "CMUdict: PER against the closest of a word's pronunciations; its validation column compares with the first one only.",
         "The data sets are not part of this repository.",
@@ -133,7 +133,8 @@ def results_markdown(records: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| {row.label} | {row.measure} | {figures} | {row.floor} | {training_of(records.get(row.name))} |")
     lines += ["", "## BLEU by length of the source (en-de)", "", *length_table(records), "", "## Commands and signatures", ""]
     for name, record in records.items():
-        lines += [f"### {name}", "", "```", record["command"], "```", "", *details_of(record), ""]
+        note = [f"- {record['note']}"] if "note" in record else []
+        lines += [f"### {name}", "", "```", record["command"], "```", "", *details_of(record), *note, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -5,8 +5,8 @@
     python scripts/results_text.py all
     python scripts/results_text.py table
 
-In: the data sets (--data) and examples/text/*.yaml. Out: runs/results/NAME/ (run folder, outputs) and runs/results/NAME.json;
-`table` writes docs/results.md, the table of README.md and the plot of BLEU by source length from those files.
+In: the data sets (--data) and examples/text/*.yaml. Out: runs/results/NAME/ (run folders, outputs) and docs/results/NAME.json;
+`table` writes docs/results.md, the table of README.md and the plot of BLEU by source length from those records.
 
 Decision to question: each step is a command that a reader can repeat by hand (it is printed), not a call inside this
 process; the test set is decoded once, by the checkpoint that validation chose.
@@ -30,6 +30,7 @@ from transduce.metrics import compute_metrics
 from transduce.train.journal import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORDS = Path("docs") / "results"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Experiment:
     """Training time on a processor without bf16 instructions."""
     references: str | None = None
     """TSV with several references per source."""
+    num_models: int = 1
+    """Trained with as many seeds, and predicting together."""
     pieces: tuple[str, ...] = ()
     """Words after the configuration file: settings that differ from it."""
 
@@ -69,7 +72,9 @@ def multi30k(name: str, config: str, minutes: float, *, direction: str = "en-de"
     )
 
 
-def symbols(name: str, config: str, folder: str, *, prepare: Callable[[Path, Path], None], minutes: float) -> Experiment:
+def symbols(
+    name: str, config: str, folder: str, *, prepare: Callable[[Path, Path], None], minutes: float, num_models: int = 1
+) -> Experiment:
     """A symbol experiment whose files are FOLDER/{train,valid,test}.{source,target}."""
     train, valid, test = ((f"{folder}/{split}.source", f"{folder}/{split}.target") for split in ("train", "valid", "test"))
     return Experiment(
@@ -82,6 +87,7 @@ def symbols(name: str, config: str, folder: str, *, prepare: Callable[[Path, Pat
         minutes=minutes,
         slow_minutes=minutes * 2,
         references="cmudict/references.tsv" if folder == "cmudict" else None,
+        num_models=num_models,
         pieces=settings_of(train, valid),
     )
 
@@ -99,7 +105,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     multi30k("multi30k-en-de-transformer", "multi30k-en-de-transformer.yaml", 60, slow=2),
     multi30k("multi30k-en-fr-transformer", "multi30k-en-de-transformer.yaml", 60, direction="en-fr", slow=2),
     multi30k("multi30k-de-en-transformer", "multi30k-en-de-transformer.yaml", 60, direction="de-en", slow=2),
-    symbols("g2p-eng-us", "g2p.yaml", "g2p", prepare=results_data.prepare_g2p, minutes=30),
+    symbols("g2p-eng-us", "g2p.yaml", "g2p", prepare=results_data.prepare_g2p, minutes=20, num_models=3),
     symbols("cmudict", "g2p.yaml", "cmudict", prepare=results_data.prepare_cmudict, minutes=45),
     symbols("scan-simple", "scan.yaml", "scan-simple", prepare=results_data.prepare_scan, minutes=10),
     symbols("scan-length", "scan.yaml", "scan-length", prepare=results_data.prepare_scan, minutes=10),
@@ -127,31 +133,36 @@ class Machine:
 
 
 def run(experiment: Experiment, *, data: Path, out: Path, seed: int = 1, minutes: float | None = None, extra: Sequence[str] = ()) -> Path:
-    """Prepare, train, score validation and test, and write OUT/NAME.json. Commands run in the repository root."""
+    """Prepare, train, score validation and test, and write docs/results/NAME.json. Commands run in the repository root."""
     experiment.prepare(data, ROOT / "work")
     machine = Machine.here()
     limit = minutes if minutes is not None else experiment.minutes if machine.bf16 else experiment.slow_minutes
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
-    words = [*experiment.pieces, f"run_dir={folder / 'run'}", f"seed={seed}", f"train.max_minutes={limit:g}", *extra]
-    command, train_minutes = trained(folder / "run", experiment.config, words)
+    runs = [folder / ("run" if number == 0 else f"run-{seed + number}") for number in range(experiment.num_models)]
+    commands, times = [], []
+    for number, place in enumerate(runs):
+        words = [*experiment.pieces, f"run_dir={place}", f"seed={seed + number}", f"train.max_minutes={limit:g}", *extra]
+        command, minutes_taken = trained(place, experiment.config, words)
+        commands.append(command)
+        times.append(minutes_taken)
     figures = {
-        "valid": score(experiment, folder, experiment.valid, references=None),
-        "test": score(experiment, folder, experiment.test, references=experiment.references),
+        "valid": score(experiment, runs, experiment.valid, references=None),
+        "test": score(experiment, runs, experiment.test, references=experiment.references),
     }
     record: dict[str, Any] = {
         "name": experiment.name,
-        "config": (folder / "run" / "model" / "config.yaml").read_text(encoding="utf-8"),
-        "command": command,
-        "seed": seed,
-        "train_minutes": train_minutes,
+        "command": "\n".join(commands),
+        "seed": seed if len(runs) == 1 else f"{seed} to {seed + len(runs) - 1}",
+        "train_minutes": round(sum(times), 2),
         "minutes_allowed": limit,
         "processor": machine.processor,
         "bf16": machine.bf16,
         "threads": machine.threads,
         **figures,
     }
-    place = out / f"{experiment.name}.json"
+    place = ROOT / RECORDS / f"{experiment.name}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return place
 
@@ -167,11 +178,12 @@ def trained(run_dir: Path, config: str, words: Sequence[str]) -> tuple[str, floa
     return shown(command), float(endings[-1])
 
 
-def score(experiment: Experiment, folder: Path, files: tuple[str, str], *, references: str | None) -> dict[str, Any]:
-    """Decode one file and score it: {metric: {value, details}} and, for BLEU, the score by source length."""
+def score(experiment: Experiment, runs: Sequence[Path], files: tuple[str, str], *, references: str | None) -> dict[str, Any]:
+    """Decode one file with all models together and score it: {metric: {value, details}} and, for BLEU, the score by source length."""
     source, target = (ROOT / "work" / name for name in files)
-    output = folder / f"{source.name}.out"
-    transduce("predict", str(folder / "run"), "--input", str(source), "--output", str(output))
+    output = runs[0].parent / f"{source.name}.out"
+    others = [word for place in runs[1:] for word in ("--ensemble", str(place))]
+    transduce("predict", str(runs[0]), *others, "--input", str(source), "--output", str(output))
     sources, predictions = results_data.read_lines(source), results_data.read_lines(output)
     expected = [[line] for line in results_data.read_lines(target)]
     if references is not None:
@@ -200,7 +212,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("action", choices=("list", "run", "all", "table"), nargs="?", default="all")
     parser.add_argument("names", nargs="*", help="experiments, for `run`")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the data sets")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "results", help="where run folders and figures go")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "results", help="where run folders and outputs go")
     parser.add_argument("--minutes", type=float, help="training minutes instead of those of the list")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="a further setting (may be repeated)")
@@ -223,14 +235,14 @@ def main() -> None:
     match words.action:
         case "list":
             for experiment in EXPERIMENTS:
-                state = "measured" if (out / f"{experiment.name}.json").exists() else "not measured yet"
+                state = "measured" if (ROOT / RECORDS / f"{experiment.name}.json").exists() else "not measured yet"
                 print(f"{experiment.name:30} {experiment.minutes:4g} min  {state}")
             return
         case "run" | "all":
             names = words.names if words.action == "run" else [experiment.name for experiment in EXPERIMENTS]
             for experiment in chosen(names):
                 print(run(experiment, data=words.data, out=out, seed=words.seed, minutes=words.minutes, extra=words.set))
-    for path in results_page.write_pages(out, ROOT):
+    for path in results_page.write_pages(ROOT / RECORDS, ROOT):
         print(path)
 
 
