@@ -1,6 +1,7 @@
 """The loss of numbers, scheduled feedback, and that tiny models learn motion, forks and lengths."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_regression_loss_by_hand() -> None:
 
 def test_mixture_loss_is_the_likelihood_of_frames_and_stops() -> None:
     head = Given(StepsHeadConfig(kind="mixture", components=1, stop=True, covariance="diagonal"), 6, size=2)
-    wanted_scale = math.log(math.expm1(2.0 - 1e-3))  # softplus of it is 2 without the floor
+    wanted_scale = math.log(math.expm1(2.0 - 1e-2))  # softplus of it is 2 without the floor
     hidden = torch.tensor([0.0, 1.0, -1.0, wanted_scale, wanted_scale, 0.3]).expand(2, 3, 6)
     target = Padded(torch.tensor([1.0, -1.0]).expand(2, 3, 2), torch.tensor([3, 1]))
     frames = 4 * 2 * (math.log(2.0) + 0.5 * math.log(2 * math.pi))  # four frames of two numbers at the mean
@@ -115,19 +116,19 @@ def test_as_many_passes_as_steps_are_the_roll_out(decoder: str) -> None:
 @pytest.mark.parametrize(("encoder", "decoder"), [("lstm", "lstm-additive"), ("gru", "lstm"), ("transformer", "transformer")])
 def test_learns_to_go_on_round_a_circle(encoder: str, decoder: str) -> None:
     model = make_model(encoder, decoder, StepsHeadConfig())
-    fit(model, circles, steps=250, config=PLAIN, forced=0.7)
+    fit(model, circles, steps=150, config=PLAIN, forced=0.7)
     batch = circles(64, seed=10_000)
     found = rollout(model, batch.source, config=RolloutConfig(steps=6), keys=np.arange(64).astype(np.uint64))
     standing = (batch.source.data[:, -1:] - batch.target.data).norm(dim=-1).mean()
     velocity = batch.source.data[:, -1] - batch.source.data[:, -2]
     straight = batch.source.data[:, -1:] + velocity[:, None] * torch.arange(1, 7)[None, :, None]
     error = (found.values - batch.target.data).norm(dim=-1).mean()
-    assert error < 0.15 * standing and error < 0.5 * (straight - batch.target.data).norm(dim=-1).mean()
+    assert error < 0.2 * standing and error < 0.2 * (straight - batch.target.data).norm(dim=-1).mean()
 
 
 def test_samples_find_both_ways_of_a_fork() -> None:
-    model = make_model("gru", "lstm", MIXTURE)
-    fit(model, forks, steps=250, config=PLAIN)
+    model = make_model("gru", "gru", MIXTURE)
+    fit(model, forks, steps=150, config=PLAIN)
     batch = forks(64, seed=10_000)
     found = rollout(model, batch.source, config=RolloutConfig(steps=4, num_samples=20), keys=np.arange(64).astype(np.uint64))
     assert found.samples is not None
@@ -139,16 +140,15 @@ def test_samples_find_both_ways_of_a_fork() -> None:
 
 
 def test_learns_when_to_stop() -> None:
-    model = make_model("gru", "lstm-additive", StepsHeadConfig(stop=True))
-    fit(model, countdowns, steps=300, config=PLAIN)
+    model = make_model("gru", "gru", StepsHeadConfig(stop=True))
+    fit(model, countdowns, steps=120, config=PLAIN)
     batch = countdowns(64, seed=10_000)
     found = rollout(model, batch.source, config=RolloutConfig(max_steps=20), keys=np.arange(64).astype(np.uint64))
     assert (found.lengths == batch.target.lengths).float().mean() > 0.9 and not found.truncated.any()
 
 
-def fit(model: Seq2Seq, make: object, *, steps: int, config: StepsLossConfig, forced: float = 1.0) -> None:
+def fit(model: Seq2Seq, make: Callable[..., Batch], *, steps: int, config: StepsLossConfig, forced: float = 1.0) -> None:
     """A few seconds of training on fresh batches."""
-    assert callable(make)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model.train()
     for step in range(steps):
@@ -179,7 +179,8 @@ def forks(count: int, *, seed: int) -> Batch:
     way = torch.randint(2, (count, 1), generator=generator) * 2.0 - 1
     ahead = torch.arange(1, 5) / 2
     source = torch.stack([start + torch.arange(-3, 1) / 2, torch.zeros(count, 4)], -1)
-    return _pairs(source, torch.stack([start + ahead, way * ahead], -1))
+    target = torch.stack([start + ahead, way * ahead], -1)
+    return _pairs(source, target + torch.randn(target.shape, generator=generator) * 0.1)
 
 
 def countdowns(count: int, *, seed: int) -> Batch:

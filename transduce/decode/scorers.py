@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from transduce.data.batch import Padded
-from transduce.model.frontends import Vocabulary
+from transduce.model.frontends import Vocabulary, token_vocabulary
 from transduce.model.interface import Memory, State
 from transduce.model.seq2seq import Seq2Seq
 
@@ -95,7 +95,7 @@ class ModelScorer:
     @property
     def vocabulary(self) -> Vocabulary:
         """The model's target vocabulary."""
-        return self.model.embedding.vocabulary
+        return token_vocabulary(self.model.embedding)
 
     @property
     def source_lengths(self) -> Tensor:

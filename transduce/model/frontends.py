@@ -103,6 +103,14 @@ class TokenEmbedding(nn.Module):
         return torch.full((rows, 1), self.vocabulary.bos_id, device=device)
 
 
+def token_vocabulary(module: nn.Module) -> Vocabulary:
+    """The vocabulary of a model whose target is text, from its target embedding. Raises ConfigError for any other."""
+    match module:
+        case TokenEmbedding():
+            return module.vocabulary
+    raise ConfigError("the model's target is numbers, but this needs one that writes text")
+
+
 class TokensConfig(Settings):
     """Token ids, looked up in the source embedding."""
 

@@ -6,6 +6,8 @@ The training loss reads `project` and `weight`/`bias` instead of calling the hea
 import torch
 from torch import Tensor, nn
 
+from transduce.errors import ConfigError
+
 
 class TokenHead(nn.Module):
     """Hidden states to logits. `weight` may be the embedding itself (tying: Press & Wolf 2017)."""
@@ -24,3 +26,11 @@ class TokenHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return nn.functional.linear(self.project(hidden), self.weight, self.bias)
+
+
+def token_head(module: nn.Module) -> TokenHead:
+    """The head of a model whose target is text. Raises ConfigError for any other."""
+    match module:
+        case TokenHead():
+            return module
+    raise ConfigError("the model's target is numbers, but this needs one that writes text")

@@ -87,7 +87,7 @@ class Mixture:
 
         The logits of the components are divided by the temperature and all variances multiplied by it (Ha & Eck 2017, 3.3).
         """
-        cumulated = (self.log_weights / temperature).double().softmax(-1).cumsum(-1)
+        cumulated = (self.log_weights).double().softmax(-1).cumsum(-1)
         target = uniform[..., :1] * cumulated[..., -1:]
         chosen = torch.searchsorted(cumulated, target, right=True).clamp_max(cumulated.shape[-1] - 1)  # (..., 1)
         noise = torch.special.ndtri(uniform[..., 1:].clamp_min(SMALLEST_UNIFORM)).to(self.means)  # (..., C)

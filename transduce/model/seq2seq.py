@@ -10,17 +10,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.data.batch import Batch, Padded
-from transduce.model.frontends import EndShape, Frontend, TokenEmbedding, TokenFrontend, TokensConfig, Vocabulary, expect_vocabulary
+from transduce.model.frontends import EndShape, Frontend, Steps, TokenEmbedding, TokenFrontend, TokensConfig, Vocabulary, expect_vocabulary
 from transduce.model.heads import TokenHead
 from transduce.model.interface import Decoder, Encoder, Memory, State
 from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoder, RecurrentDecoderConfig
 from transduce.model.ssru import SSRUDecoder, SSRUDecoderConfig
+from transduce.model.steps import StepsConfig, StepsEmbedding, StepsFrontend, StepsHead, StepsHeadConfig
 from transduce.model.transformer import TransformerDecoder, TransformerDecoderConfig, TransformerEncoder, TransformerEncoderConfig
 from transduce.settings import Settings
 
 EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")]
-FrontendConfig = TokensConfig
+FrontendConfig = Annotated[TokensConfig | StepsConfig, Field(discriminator="kind")]
+TargetEmbedding = TokenEmbedding | StepsEmbedding
+Head = TokenHead | StepsHead
 DecoderConfig = Annotated[RecurrentDecoderConfig | TransformerDecoderConfig | SSRUDecoderConfig, Field(discriminator="kind")]
 
 
@@ -28,13 +31,15 @@ class ModelConfig(Settings):
     """The network: a front-end, one encoder, one decoder, and what they share."""
 
     frontend: FrontendConfig = TokensConfig()
-    """From what a codec makes to vectors; its `kind` is tokens for texts."""
+    """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers."""
     encoder: EncoderConfig = TransformerEncoderConfig()
     """The encoder; its `kind` is lstm, gru or transformer."""
     decoder: DecoderConfig = TransformerDecoderConfig()
     """The decoder; its `kind` is lstm, gru, transformer or ssru."""
+    head: StepsHeadConfig = StepsHeadConfig()
+    """How numbers are predicted; for targets of tracks only."""
     embedding_size: int = Field(default=256, ge=1)
-    """Width of the token embeddings, source and target."""
+    """Width of the vectors that go into encoder and decoder: embeddings of tokens, lifted frames of numbers."""
     tie: Literal["none", "output", "all"] = "output"
     """Shared weights: output = target embedding and output layer (2-way); all = also the source embedding (3-way, joint vocabulary)."""
     embedding_dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -62,9 +67,9 @@ class Seq2Seq(nn.Module):
         frontend: Frontend,
         encoder: Encoder,
         *,
-        embedding: TokenEmbedding,
+        embedding: TargetEmbedding,
         decoder: Decoder[State],
-        head: TokenHead,
+        head: Head,
         ctc: TokenHead | None = None,
     ) -> None:
         super().__init__()
@@ -117,14 +122,27 @@ class Seq2Seq(nn.Module):
 
 def build_model(config: ModelConfig, source: EndShape, target: EndShape) -> Seq2Seq:
     """Modules from a configuration. Raises ConfigError where parts do not fit the data (most are refused by `contradictions.py` before)."""
-    size, words = config.embedding_size, expect_vocabulary(target, "target")
+    match target:
+        case Steps(size):
+            return build_track_model(config, source, size)
+    words = expect_vocabulary(target, "target")
     embedding = token_embedding(config, words)
     frontend = build_frontend(config, source, shared=embedding if config.tie == "all" else None)
     encoder = build_encoder(config.encoder, frontend.output_size)
-    decoder = build_decoder(config.decoder, size, encoder)
+    decoder = build_decoder(config.decoder, config.embedding_size, encoder)
     head = TokenHead(decoder.output_size, words.size, tied=None if config.tie == "none" else embedding.weight)
     ctc = TokenHead(encoder.output_size, words.size, tied=None) if config.ctc else None
     return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head, ctc=ctc)
+
+
+def build_track_model(config: ModelConfig, source: EndShape, size: int) -> Seq2Seq:
+    """A model that predicts frames of `size` numbers."""
+    width, hidden = config.embedding_size, config.head.previous_hidden_size
+    embedding = StepsEmbedding(size, width, hidden_size=hidden, dropout=config.embedding_dropout)
+    frontend = build_frontend(config, source, shared=None)
+    encoder = build_encoder(config.encoder, frontend.output_size)
+    decoder = build_decoder(config.decoder, width, encoder)
+    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=StepsHead(config.head, decoder.output_size, size=size))
 
 
 def token_embedding(config: ModelConfig, vocabulary: Vocabulary) -> TokenEmbedding:
@@ -134,6 +152,9 @@ def token_embedding(config: ModelConfig, vocabulary: Vocabulary) -> TokenEmbeddi
 
 def build_frontend(config: ModelConfig, source: EndShape, *, shared: TokenEmbedding | None) -> Frontend:
     """The front-end that a configuration names; `shared` is the target's embedding where both ends have one."""
+    match config.frontend, source:
+        case StepsConfig() as steps, Steps(size):
+            return StepsFrontend(steps, size, output_size=config.embedding_size, dropout=config.embedding_dropout)
     return TokenFrontend(shared or token_embedding(config, expect_vocabulary(source, "source")), config.reverse_source)
 
 

@@ -37,8 +37,9 @@ class StepsHeadConfig(Settings):
     """Gaussians of the mixture."""
     covariance: Literal["full", "diagonal"] = "full"
     """full: in each Gaussian the numbers of a frame depend on one another (n * (n - 1) / 2 parameters more); diagonal: they do not."""
-    smallest_scale: float = Field(default=1e-3, gt=0)
-    """Lower bound of every standard deviation of the mixture, in the units of the normalised frames."""
+    smallest_scale: float = Field(default=1e-2, gt=0)
+    """Lower bound of every standard deviation of the mixture, in the units of the normalised frames. A lower one lets the gradients
+    of sharp components drown those of the weights."""
     stop: bool = False
     """Predict with every frame whether it is the last one, for outputs of variable length."""
     hidden_size: int = Field(default=0, ge=0)

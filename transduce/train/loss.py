@@ -7,7 +7,7 @@ nothing of shape (tokens, V) is ever kept; `backward` only multiplies by the inc
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -20,6 +20,23 @@ from transduce.settings import Settings
 CHUNK_ELEMENTS = 1 << 23  # logits held at once; 1,024 rows of 8,000 words measured best, and fit 32 MiB in fp32
 
 
+class StepsLossConfig(Settings):
+    """What is minimised where the target is numbers. A mixture is always trained by its likelihood."""
+
+    distance: Literal["smooth_l1", "mse", "l1"] = "smooth_l1"
+    """Of a regression, mean over the numbers of a frame: smooth_l1 (Girshick 2015), mse (squared) or l1 (absolute error)."""
+    beta: float = Field(default=1.0, gt=0)
+    """Error at which smooth_l1 turns from squared to absolute, in the units of the normalised frames."""
+    stop_weight: float = Field(default=1.0, ge=0)
+    """Weight of the stop prediction's cross-entropy; only with model.head.stop."""
+    feedback: Literal["mean", "sample"] = "mean"
+    """What of the model's own replaces previous frames under train.forcing: its expected frame, or one drawn from its mixture."""
+    feedback_passes: int = Field(default=1, ge=1)
+    """Passes that make the model's own frames; each feeds the frames of the one before, and costs a decoder pass without gradient."""
+    tolerance: float = Field(default=0.1, gt=0)
+    """A frame counts as correct when none of its numbers is off by more, in the units of the normalised frames."""
+
+
 class LossConfig(Settings):
     """What is minimised."""
 
@@ -27,6 +44,8 @@ class LossConfig(Settings):
     """Probability mass spread evenly over the vocabulary (Szegedy 2016, section 7)."""
     r_drop: float = Field(default=0.0, ge=0)
     """Weight alpha of the symmetric divergence between two dropout masks (Wu 2021); 0 = off. Doubles the cost of a step."""
+    steps: StepsLossConfig = StepsLossConfig()
+    """The loss of targets that are numbers."""
 
 
 @dataclass(frozen=True)

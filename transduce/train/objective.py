@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from transduce.data.batch import Batch, Padded
-from transduce.model.heads import TokenHead
+from transduce.model.heads import TokenHead, token_head
 from transduce.model.seq2seq import Seq2Seq
+from transduce.model.steps import StepsHead
 from transduce.settings import Settings
 from transduce.train.loss import CHUNK_ELEMENTS, LossConfig, LossSums, token_loss
+from transduce.train.steps_objective import displacement, steps_loss, steps_training_loss
 
 
 class ForcingConfig(Settings):
@@ -46,19 +48,47 @@ def forcing_ratio(config: ForcingConfig, step: int) -> float:
 
 
 def training_loss(model: Seq2Seq, batch: Batch, *, loss: LossConfig, forced: float) -> LossSums:
-    """The loss of one batch in training mode. `forced` is the share of true previous tokens."""
+    """The loss of one batch in training mode. `forced` is the share of true previous outputs."""
+    match model.head:
+        case StepsHead():
+            return steps_training_loss(model, batch, config=loss.steps, forced=forced)
+        case TokenHead() as head:
+            return _text_loss(model, head, batch, loss=loss, forced=forced)
+
+
+def evaluation_loss(model: Seq2Seq, batch: Batch, *, loss: LossConfig) -> LossSums:
+    """The loss of one batch in evaluation mode: true previous outputs, no smoothing."""
+    hidden = model(batch)
+    match model.head:
+        case StepsHead() as head:
+            return steps_loss(head, hidden, batch.target, config=loss.steps)
+        case TokenHead() as head:
+            return token_loss(head, hidden, batch.target, label_smoothing=0.0)
+
+
+def source_error(model: Seq2Seq, batch: Batch) -> float:
+    """How wrong the model is about a batch, in a positive unit: summed nats of a text, summed displacement of a track."""
+    hidden = model(batch)
+    match model.head:
+        case StepsHead() as head:
+            return float(displacement(head, hidden, batch.target))
+        case TokenHead() as head:
+            return float(token_loss(head, hidden, batch.target, label_smoothing=0.0).nll)
+
+
+def _text_loss(model: Seq2Seq, head: TokenHead, batch: Batch, *, loss: LossConfig, forced: float) -> LossSums:
     previous = model.previous(batch.target) if forced >= 1 else mixed_inputs(model, batch, forced=forced)
     hidden, _ = model.decode(model.memory_of(batch), previous)
     if not loss.r_drop:
-        return token_loss(model.head, hidden, batch.target, label_smoothing=loss.label_smoothing)
-    return r_drop_loss(model.head, (hidden, model(batch, previous)), batch.target, config=loss)
+        return token_loss(head, hidden, batch.target, label_smoothing=loss.label_smoothing)
+    return r_drop_loss(head, (hidden, model(batch, previous)), batch.target, config=loss)
 
 
 @torch.no_grad()
 def mixed_inputs(model: Seq2Seq, batch: Batch, *, forced: float) -> Tensor:
     """(B, T) decoder inputs in which a share 1 - forced is what the model itself predicted from the true tokens."""
     truth = model.previous(batch.target)  # (B, T)
-    guesses = _argmax(model.head, model(batch))  # (B, T), guess t is for target t
+    guesses = _argmax(token_head(model.head), model(batch))  # (B, T), guess t is for target t
     shifted = torch.cat([truth[:, :1], guesses[:, :-1]], dim=1)
     own = torch.rand(truth.shape, device=truth.device) >= forced
     own[:, 0] = False

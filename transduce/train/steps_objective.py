@@ -6,35 +6,14 @@ the predictions of the pass before, so that after p passes errors have added up 
 through what is fed.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from transduce.data.batch import Batch, Padded
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.steps import StepsHead, steps_embedding, steps_head
-from transduce.settings import Settings
-from transduce.train.loss import LossSums
-
-
-class StepsLossConfig(Settings):
-    """What is minimised where the target is numbers. A mixture is always trained by its likelihood."""
-
-    distance: Literal["smooth_l1", "mse", "l1"] = "smooth_l1"
-    """Of a regression, mean over the numbers of a frame: smooth_l1 (Girshick 2015), mse (squared) or l1 (absolute error)."""
-    beta: float = Field(default=1.0, gt=0)
-    """Error at which smooth_l1 turns from squared to absolute, in the units of the normalised frames."""
-    stop_weight: float = Field(default=1.0, ge=0)
-    """Weight of the stop prediction's cross-entropy; only with model.head.stop."""
-    feedback: Literal["mean", "sample"] = "mean"
-    """What of the model's own replaces previous frames under train.forcing: its expected frame, or one drawn from its mixture."""
-    feedback_passes: int = Field(default=1, ge=1)
-    """Passes that make the model's own frames; each feeds the frames of the one before, and costs a decoder pass without gradient."""
-    tolerance: float = Field(default=0.1, gt=0)
-    """A frame counts as correct when none of its numbers is off by more, in the units of the normalised frames."""
+from transduce.train.loss import LossSums, StepsLossConfig
 
 
 def steps_training_loss(model: Seq2Seq, batch: Batch, *, config: StepsLossConfig, forced: float) -> LossSums:

@@ -22,7 +22,7 @@ from transduce.decode.search import SearchConfig
 from transduce.metrics import compute_metrics, find_metric
 from transduce.model.seq2seq import Seq2Seq
 from transduce.predict import LengthCeilings, Predictor
-from transduce.train.loss import token_loss
+from transduce.train.objective import evaluation_loss, source_error
 from transduce.train.precision import Precision
 
 CHECKED_BATCHES = 8  # batches whose sources are exchanged; a difference of 2 % shows in a few hundred tokens
@@ -42,6 +42,7 @@ class Validator:
 
     def __init__(self, config: RunConfig, data: PreparedData, precision: Precision) -> None:
         self.config = config.train.validation
+        self.loss = config.train.loss
         self.precision = precision
         self.data = data
         wanted = [*self.config.metrics, config.train.metric]
@@ -80,20 +81,16 @@ class Validator:
         true_loss = wrong_loss = 0.0
         checked = _even(self.data.valid.num_batches(0), CHECKED_BATCHES)
         for index, batch in enumerate(self.data.valid.batches(0)):
-            nll, right, tokens = self._sums(model, batch)
-            total, correct, count = total + nll, correct + right, count + tokens
-            if index in checked and len(batch.ids) > 1:
-                true_loss += nll
-                wrong_loss += self._sums(model, with_wrong_sources(batch))[0]
+            batch = batch.to(self.precision.device)
+            with self.precision.autocast():
+                sums = evaluation_loss(model, batch, loss=self.loss)
+                total, correct, count = total + float(sums.nll), correct + float(sums.correct), count + sums.count
+                if index in checked and len(batch.ids) > 1:
+                    true_loss += source_error(model, batch)
+                    wrong_loss += source_error(model, with_wrong_sources(batch))
         loss = total / count
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": correct / count}
         return metrics | ({"source_gain": wrong_loss / true_loss - 1} if true_loss else {})
-
-    def _sums(self, model: Seq2Seq, batch: Batch) -> tuple[float, float, int]:
-        batch = batch.to(self.precision.device)
-        with self.precision.autocast():
-            sums = token_loss(model.head, model(batch), batch.target, label_smoothing=0.0)
-        return float(sums.nll), float(sums.correct), sums.count
 
     def alarm(self, metrics: dict[str, float], step: int) -> str | None:
         """A warning when wrong sources hardly hurt."""
