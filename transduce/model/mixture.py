@@ -87,14 +87,14 @@ class Mixture:
 
         The logits of the components are divided by the temperature and all variances multiplied by it (Ha & Eck 2017, 3.3).
         """
-        cumulated = (self.log_weights).double().softmax(-1).cumsum(-1)
+        cumulated = (self.log_weights / temperature).double().softmax(-1).cumsum(-1)
         target = uniform[..., :1] * cumulated[..., -1:]
         chosen = torch.searchsorted(cumulated, target, right=True).clamp_max(cumulated.shape[-1] - 1)  # (..., 1)
         noise = torch.special.ndtri(uniform[..., 1:].clamp_min(SMALLEST_UNIFORM)).to(self.means)  # (..., C)
-        deviations = noise * _pick(self.scales, chosen) * temperature**0.5
+        deviations: Tensor = noise * _pick(self.scales, chosen) * temperature**0.5
         if self.mixing is not None:
             mixing = _pick(self.mixing.flatten(-2), chosen).view(*deviations.shape, -1)  # (..., C, C)
-            column: Tensor = torch.linalg.solve_triangular(mixing, deviations[..., None], upper=False, unitriangular=True)
+            column = torch.linalg.solve_triangular(mixing, deviations[..., None], upper=False, unitriangular=True)
             deviations = column[..., 0]  # (..., C)
         return _pick(self.means, chosen) + deviations
 

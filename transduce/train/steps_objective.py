@@ -49,14 +49,13 @@ def steps_loss(head: StepsHead, hidden: Tensor, target: Padded, *, config: Steps
 
     loss: nats of a mixture, or the distance of a regression, plus the weighted stop term. nll: the same without the weight; what
     is not a likelihood is no negative log-likelihood, but a regression has nothing better to report. correct: frames within the
-    tolerance. All in fp32.
+    tolerance. All in fp32, as the head is.
     """
-    with torch.autocast(hidden.device.type, enabled=False):
-        mask = target.mask  # (B, T)
-        parameters, frames = head(hidden[mask]), target.data[mask].float()  # (M, P), (M, C)
-        terms = -head.log_probability(parameters, frames) if head.probabilistic else distances(head.mean(parameters), frames, config)
-        loss, stop = terms.sum(), stop_loss(head.stop_logits(parameters), target)
-        near = (head.mean(parameters.detach()) - frames).abs().amax(-1) <= config.tolerance
+    mask = target.mask  # (B, T)
+    parameters, frames = head(hidden[mask]), target.data[mask].float()  # (M, P), (M, C)
+    terms = -head.log_probability(parameters, frames) if head.probabilistic else distances(head.mean(parameters), frames, config)
+    loss, stop = terms.sum(), stop_loss(head.stop_logits(parameters), target)
+    near = (head.mean(parameters.detach()) - frames).abs().amax(-1) <= config.tolerance
     return LossSums(loss + config.stop_weight * stop, (loss + stop).detach(), len(frames), near.sum())
 
 
