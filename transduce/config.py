@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from transduce.contradictions import check_run
 from transduce.data.loader import DataConfig
+from transduce.decode.rollout import RolloutConfig
 from transduce.decode.search import SearchConfig
 from transduce.errors import ConfigError
 from transduce.explain import validated
@@ -43,7 +44,9 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
     """How it learns, for how long, and what is kept."""
     search: SearchConfig = SearchConfig()
-    """How predictions are found, in validation and afterwards."""
+    """How texts are found, in validation and afterwards."""
+    rollout: RolloutConfig = RolloutConfig()
+    """How tracks are predicted, in validation and afterwards."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transduce.data.values import Value, shown
 from transduce.decode.search import SearchConfig
 from transduce.errors import DataError
 from transduce.metrics import NUM_RESAMPLES, Comparison, Score, compute_metrics, paired_bootstrap
@@ -39,12 +40,17 @@ class Evaluation:
 
     model: str
     scores: Mapping[str, Score]
-    sources: tuple[str, ...]
+    sources: tuple[Value, ...]
     references: tuple[tuple[str, ...], ...]
     predictions: tuple[Prediction, ...]
     search: SearchConfig
     seconds: float
     baseline: Baseline | None = None
+
+    @property
+    def source_texts(self) -> list[str]:
+        """The sources as lines of text: themselves, or the places of media files."""
+        return [shown(source) for source in self.sources]
 
     @property
     def texts(self) -> list[str]:
@@ -90,7 +96,7 @@ class Evaluation:
 
 def evaluate(
     model: Path | str | Predictor,
-    sources: Sequence[str],
+    sources: Sequence[Value],
     references: Sequence[Sequence[str]] | Sequence[str],
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
@@ -148,14 +154,20 @@ def write_report(evaluation: Evaluation, predictor: Predictor, *, report_dir: Pa
     replace_text(page, render(report))
     replace_text(report_dir / "evaluation.json", json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2) + "\n")
     lines = [
-        {"source": source, "references": texts, "prediction": prediction.text, "truncated": prediction.truncated, "flags": prediction.flags}
+        {
+            "source": shown(source),
+            "references": texts,
+            "prediction": prediction.text,
+            "truncated": prediction.truncated,
+            "flags": prediction.flags,
+        }
         for source, texts, prediction in zip(evaluation.sources, evaluation.references, evaluation.predictions, strict=True)
     ]
     replace_text(report_dir / "predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return page
 
 
-def reference_lists(sources: Sequence[str], references: Sequence[Sequence[str]] | Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def reference_lists(sources: Sequence[Value], references: Sequence[Sequence[str]] | Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """One tuple of references for each source; a single text stands for a tuple of one. Raises DataError."""
     if not sources:
         raise DataError("there is nothing to evaluate: no sources were given, at least one is needed")

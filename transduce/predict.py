@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from transduce.data.batch import Batch, Padded, pad_tokens
+from transduce.data.batch import Batch, pad_tokens
 from transduce.data.codec import Codec, as_text_codec
-from transduce.data.tokens import EMPTY, TextCodec
+from transduce.data.loader import DataConfig
+from transduce.data.tokens import TextCodec
 from transduce.data.values import Value, shown
 from transduce.decode.batches import plan_batches
 from transduce.decode.forced import forced_log_probabilities
@@ -26,8 +27,8 @@ from transduce.decode.scorers import EnsembleScorer, ModelScorer, Scorer
 from transduce.decode.search import SearchConfig, search
 from transduce.errors import ConfigError, DataError
 from transduce.model.seq2seq import Seq2Seq
+from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
 
-TOO_LONG, UNREADABLE = "source_too_long", "unreadable_source"
 TARGET_TOO_LONG = "target_too_long"
 STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
 FORCED_TOKENS = 4096  # padded target tokens that forced scoring feeds at once
@@ -83,36 +84,6 @@ class ForcedScore:
     flags: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class LengthCeilings:
-    """Longest source and target in tokens, end included, that the models were built for."""
-
-    source: int = 1024
-    target: int = 1024
-
-
-@dataclass(frozen=True)
-class Member:
-    """One model of an ensemble and how it reads the source."""
-
-    model: Seq2Seq
-    source_codec: Codec
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """Encoded sources. rows: per member, per source. lengths: in positions, the longest of the members' readings."""
-
-    values: list[Value]
-    rows: list[list[np.ndarray]]
-    lengths: list[int]
-    flags: list[tuple[str, ...]]
-
-    def searchable(self) -> list[int]:
-        """Numbers of the sources that can be searched."""
-        return [number for number, flags in enumerate(self.flags) if not {EMPTY, TOO_LONG, UNREADABLE} & set(flags)]
-
-
 class Predictor:
     """One model, or several that share the target codec, ready to predict. Models are put into evaluation mode while in use."""
 
@@ -124,11 +95,13 @@ class Predictor:
         *,
         search: SearchConfig | None = None,
         ceilings: LengthCeilings | None = None,
+        data: DataConfig | None = None,
     ) -> None:
         self.members = tuple(Member(model, source_codec) for model in models)
         self.target_codec = target_codec
         self.search = search or SearchConfig()
         self.ceilings = ceilings or LengthCeilings()
+        self.data = data
 
     @property
     def source_codec(self) -> Codec:
@@ -160,7 +133,8 @@ class Predictor:
             min(one.config.model.max_source_length for one in loaded), min(one.config.model.max_target_length for one in loaded)
         )
         target_codec = as_text_codec(first.target_codec, "target")
-        predictor = cls([first.model], first.source_codec, target_codec, search=first.config.search, ceilings=ceilings)
+        config = first.config
+        predictor = cls([first.model], first.source_codec, target_codec, search=config.search, ceilings=ceilings, data=config.data)
         predictor.members = tuple(Member(one.model, one.source_codec) for one in loaded)
         return predictor
 
@@ -182,7 +156,7 @@ class Predictor:
         and for a prefix that the target vocabulary cannot write.
         """
         config = search or self.search
-        encoded = self._encode(sources, config, first_line=first_line)
+        encoded = self._read(sources, config, first_line=first_line)
         starts = self._encode_prefixes(prefixes, len(sources), first_line=first_line)
         return self._predict(encoded, config, starts=starts, with_attention=with_attention, on_progress=on_progress)
 
@@ -192,7 +166,7 @@ class Predictor:
         """Predictions in order while lines are still coming; holds `chunk_lines` of them at a time, whatever the size of the input."""
         config, iterator, first_line = search or self.search, iter(lines), 1
         while chunk := list(islice(iterator, chunk_lines)):
-            encoded = self._encode(chunk, config, first_line=first_line)
+            encoded = self._read(chunk, config, first_line=first_line)
             yield from self._predict(encoded, config, starts=None, with_attention=with_attention, on_progress=None)
             first_line += len(chunk)
 
@@ -200,7 +174,7 @@ class Predictor:
         """Log-probabilities of given targets, in the order given. Raises DataError when the numbers of texts differ."""
         if len(sources) != len(targets):
             raise DataError(f"{len(sources)} sources and {len(targets)} targets: one target per source is needed")
-        encoded = self._encode(sources, self.search, first_line=1)
+        encoded = self._read(sources, self.search, first_line=1)
         rows = self.target_codec.encode_many(list(targets))
         flags = [
             own + ((TARGET_TOO_LONG,) if len(row) >= self.ceilings.target else ()) for own, row in zip(encoded.flags, rows, strict=True)
@@ -209,28 +183,19 @@ class Predictor:
         numbers = [number for number in encoded.searchable() if TARGET_TOO_LONG not in flags[number]]
         lengths = [max(encoded.lengths[number], len(rows[number]) + 1) for number in numbers]
         target = self.target_codec.vocabulary
-        with _evaluation(self.members):
+        with evaluation(self.members):
             for places in plan_batches(lengths, budget=FORCED_TOKENS):
                 batch = [numbers[place] for place in places]
                 padded = pad_tokens([rows[number] for number in batch], eos_id=target.eos_id, pad_id=target.pad_id).to(self._device())
-                values = forced_log_probabilities([member.model for member in self.members], self._padded(encoded, batch), padded).cpu()
+                models, read = [member.model for member in self.members], encoded.padded(batch, self._device())
+                values = forced_log_probabilities(models, read, padded).cpu()
                 for number, row, length in zip(batch, values, padded.lengths.tolist(), strict=True):
                     logs = tuple(row[:length].tolist())
                     results[number] = ForcedScore(sum(logs), results[number].tokens, logs, flags[number])
         return results
 
-    def _encode(self, sources: Sequence[Value], config: SearchConfig, *, first_line: int) -> _Sources:
-        readings = [member.source_codec.rows(sources) for member in self.members]
-        lengths = [max(row.width for row in rows) for rows in zip(*readings, strict=True)]
-        flags: list[tuple[str, ...]] = []
-        for line, (value, row, length) in enumerate(zip(sources, readings[0], lengths, strict=True), start=first_line):
-            if row.problem is not None:
-                flags.append((UNREADABLE,))
-                continue
-            if length > self.ceilings.source and config.too_long == "refuse":
-                raise DataError(f"the source has {length} tokens with its end; the model takes {self.ceilings.source}", "input", line)
-            flags.append((*self.source_codec.flags(value, row.data), *([TOO_LONG] if length > self.ceilings.source else [])))
-        return _Sources(list(sources), [[row.data for row in rows] for rows in readings], lengths, flags)
+    def _read(self, sources: Sequence[Value], config: SearchConfig, *, first_line: int) -> Readings:
+        return read_values(self.members, sources, longest=self.ceilings.source, refuse=config.too_long == "refuse", first_line=first_line)
 
     def _encode_prefixes(self, prefixes: Sequence[str] | None, count: int, *, first_line: int) -> list[list[int]] | None:
         if prefixes is None:
@@ -248,7 +213,7 @@ class Predictor:
 
     def _predict(
         self,
-        encoded: _Sources,
+        encoded: Readings,
         config: SearchConfig,
         *,
         starts: list[list[int]] | None,
@@ -260,7 +225,7 @@ class Predictor:
         rows_each = config.beam_size if config.sampling is None else config.num_best
         plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
         done = len(results) - len(numbers)
-        with _evaluation(self.members):
+        with evaluation(self.members):
             for places in plan:
                 batch = [numbers[place] for place in places]
                 found = self._search(encoded, batch, config, starts=starts)
@@ -273,31 +238,24 @@ class Predictor:
                     on_progress(done, len(results))
         return results
 
-    def _padded(self, encoded: _Sources, batch: Sequence[int]) -> list[Padded]:
-        """The batch as each member reads it."""
-        return [
-            member.source_codec.collate([rows[number] for number in batch], None).to(self._device())
-            for member, rows in zip(self.members, encoded.rows, strict=True)
-        ]
-
     def _search(
-        self, encoded: _Sources, batch: Sequence[int], config: SearchConfig, *, starts: list[list[int]] | None
+        self, encoded: Readings, batch: Sequence[int], config: SearchConfig, *, starts: list[list[int]] | None
     ) -> list[list[Hypothesis]]:
         scorers = [
             ModelScorer(member.model, source, max_length=self.ceilings.target)
-            for member, source in zip(self.members, self._padded(encoded, batch), strict=True)
+            for member, source in zip(self.members, encoded.padded(batch, self._device()), strict=True)
         ]
         scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
         prefixes = None if starts is None else [starts[number] for number in batch]
         keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
         return search(scorer, config=config, prefixes=prefixes, keys=keys)
 
-    def _attend(self, encoded: _Sources, batch: Sequence[int], found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
+    def _attend(self, encoded: Readings, batch: Sequence[int], found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
         """Attention of the best outputs, read off the first model with the output as given target."""
         vocabulary = self.target_codec.vocabulary
         rows = [np.asarray(hypotheses[0].tokens, dtype=np.int64) for hypotheses in found]
         target = pad_tokens(rows, eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id).to(self._device())
-        source = self._padded(encoded, batch)[0]
+        source = encoded.padded(batch, self._device())[0]
         with torch.inference_mode():
             model = self.members[0].model
             memory = model.encode(source)
@@ -307,10 +265,10 @@ class Predictor:
         sizes = zip(target.lengths.tolist(), memory.mask.sum(1).tolist(), strict=True)
         return [row[:length, :width].copy() for row, (length, width) in zip(weights.float().cpu().numpy(), sizes, strict=True)]
 
-    def _empty(self, encoded: _Sources, number: int) -> Prediction:
+    def _empty(self, encoded: Readings, number: int) -> Prediction:
         return self._prediction(encoded, number, (Alternative("", 0.0, 0.0, (), (), False),), attention=None)
 
-    def _prediction(self, encoded: _Sources, number: int, entries: tuple[Alternative, ...], *, attention: np.ndarray | None) -> Prediction:
+    def _prediction(self, encoded: Readings, number: int, entries: tuple[Alternative, ...], *, attention: np.ndarray | None) -> Prediction:
         best, row = entries[0], encoded.rows[0][number]
         return Prediction(
             text=best.text,
@@ -342,22 +300,6 @@ class Predictor:
 
     def _device(self) -> torch.device:
         return next(self.members[0].model.parameters()).device
-
-
-class _evaluation:  # noqa: N801 - a context manager reads as a verb
-    """Models in evaluation mode inside, as they were afterwards (validation runs between training steps)."""
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.models = [member.model for member in members]
-
-    def __enter__(self) -> None:
-        self.before = [(module, module.training) for model in self.models for module in model.modules()]
-        for model in self.models:
-            model.eval()
-
-    def __exit__(self, *problem: object) -> None:
-        for module, training in self.before:
-            module.training = training
 
 
 def text_key(text: str) -> int:

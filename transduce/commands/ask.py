@@ -1,13 +1,21 @@
-"""Search settings as the command line asks for them: the model's own, then `search.KEY=VALUE` words, then short options."""
+"""What the command line asks of a model: its search settings, and whether it writes text or numbers."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from transduce.config import change_search
+from transduce.data.codec import load_codec
 from transduce.decode.search import SearchConfig
+from transduce.train.checkpoint import resolve_model
+
+
+def writes_numbers(model: Path) -> bool:
+    """Whether the target of a model is tracks. Raises CheckpointError."""
+    return load_codec(resolve_model(model) / "target").kind == "frames"
 
 
 def search_settings(own: SearchConfig, words: Sequence[str], *, beam: int | None, num_best: int | None = None) -> SearchConfig:
-    """The model's search settings with what the user asked for. Raises ConfigError."""
+    """The model's own search settings, then `search.KEY=VALUE` words, then short options. Raises ConfigError."""
     asked = list(words)
     if num_best is not None:
         asked.append(f"search.num_best={num_best}")

@@ -3,13 +3,17 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from transduce.commands.ask import search_settings
-from transduce.data.examples import read_lines
-from transduce.errors import DataError, StorageError
+from transduce.commands.ask import search_settings, writes_numbers
+from transduce.commands.tracks import score_tracks, show_scores
+from transduce.data.lines import read_lines
+from transduce.data.sources import read_examples
+from transduce.data.values import Value, shown
+from transduce.errors import ConfigError, DataError, StorageError
 from transduce.evaluate import Evaluation, compare, evaluate, write_report
+from transduce.forecast import Forecaster
 from transduce.predict import Predictor
 
 DEFAULT_METRICS = "bleu,chrf"
@@ -24,37 +28,86 @@ class EvaluateOptions:
     report: Path | None = None
     baseline: Path | None = None
     beam: int | None = None
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is evaluated on: a file of sources and files of references, or one file `data` of examples like the training data."""
+
+    source: Path | None = None
+    targets: Sequence[Path] = ()
+    data: Path | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError unless it is one of the two."""
+        aligned = self.source is not None and bool(self.targets)
+        if aligned == (self.data is not None) or (self.data is not None and (self.source is not None or self.targets)):
+            raise ConfigError("name what to evaluate on: either --source FILE and --target FILE, or --data FILE")
 
 
 def evaluate_files(
     models: Sequence[Path],
-    source: Path,
+    examples: Examples,
     *,
-    targets: Sequence[Path],
     options: EvaluateOptions,
     words: Sequence[str],
     threads: int | None,
 ) -> None:
-    """Predict `source` and score it against one or more reference files of as many lines. Raises DataError."""
-    sources = list(read_lines(source))
-    references = [list(read_lines(path)) for path in targets]
-    for path, lines in zip(targets, references, strict=True):
-        if len(lines) != len(sources):
-            raise DataError(f"has {len(lines)} lines, but {source} has {len(sources)}", path)
-    if not sources:
-        raise DataError("is empty: there is nothing to evaluate", source)
+    """Predict the sources of the examples and score them against one or more references each. Raises DataError, ConfigError."""
+    examples.check()
+    if writes_numbers(models[0]):
+        _evaluate_tracks(models, examples, options=options, words=words, threads=threads)
+        return
+    files = None if examples.data is not None else _pairs_of_files(examples)
     predictor = Predictor.load(list(models), threads=threads)
+    sources, references = files or _pairs_of_data(examples, predictor, options.root)
     search = search_settings(predictor.search, words, beam=options.beam)
     names = [name.strip() for name in (options.metrics or DEFAULT_METRICS).split(",") if name.strip()]
-    per_source = [list(lines) for lines in zip(*references, strict=True)]
-    evaluation = replace(evaluate(predictor, sources, per_source, metrics=names, search=search), model=", ".join(map(str, models)))
+    evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=", ".join(map(str, models)))
     if options.baseline is not None:
         evaluation = compare(evaluation, options.baseline, search=search if words or options.beam else None)
     _show(evaluation)
     if options.report is not None:
         print(f"report: {write_report(evaluation, predictor, report_dir=options.report, paths=models)}")
     if options.json_output is not None:
-        _write_json(options.json_output, evaluation)
+        _write_json(options.json_output, evaluation.to_dict())
+
+
+def _pairs_of_files(examples: Examples) -> tuple[list[Value], list[list[str]]]:
+    """Sources and their references from aligned files of lines."""
+    source = examples.source or Path()
+    sources = list(read_lines(source))
+    references = [list(read_lines(path)) for path in examples.targets]
+    for path, lines in zip(examples.targets, references, strict=True):
+        if len(lines) != len(sources):
+            raise DataError(f"has {len(lines)} lines, but {source} has {len(sources)}", path)
+    if not sources:
+        raise DataError("is empty: there is nothing to evaluate", source)
+    return list(sources), [list(lines) for lines in zip(*references, strict=True)]
+
+
+def _pairs_of_data(examples: Examples, predictor: Predictor, root: Path | None) -> tuple[list[Value], list[list[str]]]:
+    """Sources and their references from one file of examples, read as the training data was."""
+    if examples.data is None or predictor.data is None:
+        raise ConfigError("this model does not tell how its data was read: use --source and --target")
+    records = read_examples(examples.data, predictor.data, root)
+    return [record.source for record in records], [[shown(target) for target in record.targets] for record in records]
+
+
+def _evaluate_tracks(
+    models: Sequence[Path], examples: Examples, *, options: EvaluateOptions, words: Sequence[str], threads: int | None
+) -> None:
+    refused = {"--ensemble": len(models) > 1, "--report": options.report, "--baseline": options.baseline, "--beam": options.beam}
+    named = [name for name, given in refused.items() if given] + (["search.KEY=VALUE"] if words else [])
+    if named:
+        raise ConfigError(f"{', '.join(named)}: not for a model whose target is numbers")
+    if examples.data is None:
+        raise ConfigError("the target of this model is numbers: name the file of examples with --data")
+    scores = score_tracks(Forecaster.load(models[0], threads=threads), examples.data, root=options.root, metrics=options.metrics)
+    show_scores(scores)
+    if options.json_output is not None:
+        _write_json(options.json_output, asdict(scores))
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -70,8 +123,8 @@ def _show(evaluation: Evaluation) -> None:
             print(f"warning: {count} of {len(evaluation.sources)} predictions: {flag}", file=sys.stderr)
 
 
-def _write_json(path: Path, evaluation: Evaluation) -> None:
-    text = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2) + "\n"
+def _write_json(path: Path, tree: dict[str, object]) -> None:
+    text = json.dumps(tree, ensure_ascii=False, indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

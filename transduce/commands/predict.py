@@ -14,10 +14,14 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from transduce.commands.ask import search_settings
-from transduce.data.examples import read_lines
+from transduce.commands.ask import search_settings, writes_numbers
+from transduce.commands.tracks import predict_tracks
+from transduce.data.lines import read_lines
+from transduce.data.sources import read_sources
+from transduce.data.values import Value
 from transduce.decode.options import SearchConfig
 from transduce.errors import ConfigError, DataError, StorageError
+from transduce.forecast import Forecaster
 from transduce.predict import Prediction, Predictor
 from transduce.tree import listed, nearest
 
@@ -36,6 +40,7 @@ class PredictOptions:
     chunk_lines: int | None = None
     beam: int | None = None
     num_best: int | None = None
+    root: Path | None = None
 
 
 @dataclass
@@ -54,10 +59,15 @@ def predict_lines(
         raise ConfigError(f"--format {options.style} is not allowed: {listed(STYLES)}{nearest(options.style, STYLES)}")
     if options.prefix is not None and options.prefix_file is not None:
         raise ConfigError("--prefix and --prefix-file are both given; choose one")
+    if writes_numbers(models[0]):
+        _refuse_text_options(models, options, words)
+        predict_tracks(Forecaster.load(models[0], threads=threads), source, output=output, root=options.root)
+        return
     predictor = Predictor.load(list(models), threads=threads)
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
     size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
-    lines = read_lines(None if source == "-" else Path(source))
+    path = None if source == "-" else Path(source)
+    lines = read_lines(path) if predictor.data is None else read_sources(path, predictor.data, options.root)
     if options.prefix is None and options.prefix_file is None:
         predictions = predictor.predict_stream(lines, search=search, chunk_lines=size)
     else:
@@ -85,6 +95,20 @@ def _write(stream: TextIO, predictions: Iterator[Prediction], *, options: Predic
     return tally
 
 
+def _refuse_text_options(models: Sequence[Path], options: PredictOptions, words: Sequence[str]) -> None:
+    """Raises ConfigError for what only text has: beams, beginnings, ensembles."""
+    asked = {
+        "--ensemble": len(models) > 1,
+        "--prefix": options.prefix is not None or options.prefix_file is not None,
+        "--beam": options.beam is not None,
+        "--num-best": options.num_best is not None,
+        "search.KEY=VALUE": bool(words),
+    }
+    refused = [name for name, given in asked.items() if given]
+    if refused:
+        raise ConfigError(f"{', '.join(refused)}: the target of this model is numbers, which are rolled out, not searched")
+
+
 class _opened:  # noqa: N801 - a context manager reads as a verb
     """The stream to write to: standard output, or a file that is closed at the end."""
 
@@ -106,7 +130,7 @@ class _opened:  # noqa: N801 - a context manager reads as a verb
             self.stream.close()
 
 
-def _begun(predictor: Predictor, pairs: Iterator[tuple[str, str]], *, search: SearchConfig, size: int) -> Iterator[Prediction]:
+def _begun(predictor: Predictor, pairs: Iterator[tuple[Value, str]], *, search: SearchConfig, size: int) -> Iterator[Prediction]:
     """Predictions with the given beginnings, `size` lines at a time."""
     first_line = 1
     while both := list(islice(pairs, size)):
@@ -115,7 +139,7 @@ def _begun(predictor: Predictor, pairs: Iterator[tuple[str, str]], *, search: Se
         first_line += len(both)
 
 
-def _with_prefixes(lines: Iterator[str], options: PredictOptions) -> Iterator[tuple[str, str]]:
+def _with_prefixes(lines: Iterator[Value], options: PredictOptions) -> Iterator[tuple[Value, str]]:
     """Each line and its beginning. Raises DataError where a file of beginnings has another number of lines."""
     if options.prefix_file is None:
         yield from ((line, options.prefix or "") for line in lines)

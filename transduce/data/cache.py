@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from transduce.data.examples import open_bytes
+from transduce.data.lines import open_bytes
 from transduce.errors import StorageError
 
 MANIFEST = "manifest.json"

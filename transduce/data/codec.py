@@ -15,6 +15,7 @@ from pydantic import Field
 
 from transduce.data.batch import Padded
 from transduce.data.fields import ValueKind
+from transduce.data.frames import FramesCodec, FramesConfig
 from transduce.data.report import Lossless
 from transduce.data.symbols import CODEC_FILE
 from transduce.data.text import BytesConfig, CharactersConfig, SentencePieceConfig, WordsConfig, fit_text_codec, load_text_codec
@@ -27,7 +28,9 @@ TEXT_KINDS = ("sentencepiece", "characters", "bytes", "words")
 NOTHING_TO_LEARN = ("bytes", "audio", "image")
 VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "audio": "media", "image": "media", "frames": "frames"}
 
-CodecConfig = Annotated[SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig, Field(discriminator="kind")]
+CodecConfig = Annotated[
+    SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig | FramesConfig, Field(discriminator="kind")
+]
 
 
 class Codec(Protocol):
@@ -96,6 +99,8 @@ def fit_codec(config: CodecConfig, values: Iterable[Any], seed: int) -> Codec:
 
     Raises DataError if there is nothing to learn from, ConfigError if the vocabulary is too small for the characters.
     """
+    if config.kind == "frames":
+        return FramesCodec.fit(config, values)
     return fit_text_codec(config, values, seed)
 
 
@@ -103,11 +108,22 @@ def load_codec(directory: Path) -> Codec:
     """The codec that `save` wrote. Raises CheckpointError if it is missing or damaged."""
     try:
         tree = json.loads((directory / CODEC_FILE).read_text(encoding="utf-8"))
-        if tree["kind"] in TEXT_KINDS:
+        kind = tree["kind"]
+        if kind in TEXT_KINDS:
             return load_text_codec(directory, tree)
+        if kind == "frames":
+            return FramesCodec.from_tree(tree)
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise CheckpointError(f"{directory}: the codec cannot be read: {error}") from None
-    raise CheckpointError(f"{directory / CODEC_FILE}: unknown kind {tree['kind']!r} ({', '.join(TEXT_KINDS)})")
+    raise CheckpointError(f"{directory / CODEC_FILE}: unknown kind {kind!r} ({', '.join(VALUE_KINDS)})")
+
+
+def as_frames_codec(codec: Codec, end: str) -> FramesCodec:
+    """The same codec, known to be one of numbers. Raises ConfigError where it is not."""
+    match codec:
+        case FramesCodec():
+            return codec
+    raise ConfigError(f"the {end} is {codec.kind}, not frames of numbers")
 
 
 def as_text_codec(codec: Codec, end: str) -> TextCodec:

@@ -1,36 +1,29 @@
 """Readers of pairs: two aligned files, one TSV file or one JSONL file, each plain or `.gz`; caption files and tables of tracks.
 
 In: paths. Out: `Record`s with the place they came from, one at a time, never a whole file.
-The decision a reader would question: a line ends at "\\n" (or "\\r\\n") and nowhere else. `str.splitlines` and text mode
-also break at U+2028, U+0085, vertical tab and a lone carriage return, which shifts every later pair of an aligned
-corpus by one, in silence; so files are read as bytes and decoded line by line.
+The decision a reader would question: what a field means is decided by the codec of its end, not by the file format; the same
+JSONL reader serves texts, names of media files and numbers.
 """
 
-import gzip
-import json
-import stat
-import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Self, cast
+from typing import Literal, NamedTuple, Self, cast
 
 from pydantic import Field, model_validator
 
-from transduce.data.fields import BadRecordError, EndReader, ValueKind, decoded, field_reader, utf8_detail
+from transduce.data.fields import BadRecordError, EndReader, ValueKind, decoded, field_reader, json_fields
+from transduce.data.lines import open_bytes, raw_lines
 from transduce.data.report import CorpusReport, DataReport
+from transduce.data.tables import read_windows
 from transduce.data.values import Value
-from transduce.errors import ConfigError, DataError, StorageError
+from transduce.data.windows import WindowsConfig
+from transduce.errors import ConfigError, DataError
 from transduce.settings import Settings
 
-if TYPE_CHECKING:
-    from transduce.data.windows import WindowsConfig
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-ENDINGS = {".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+ENDINGS = {".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "tracks", ".npy": "tracks", ".parquet": "tracks"}
 
 Errors = Literal["strict", "tolerant"]
 
@@ -114,7 +107,7 @@ class Reading:
 
     source: ValueKind = "text"
     target: ValueKind = "text"
-    windows: "WindowsConfig | None" = None
+    windows: WindowsConfig | None = None
     """How tables of tracks are cut."""
 
     def tree(self) -> dict[str, object]:
@@ -138,6 +131,13 @@ def read_pairs(
     A text that is empty or blank is a bad record too, unless `keep_empty` (validation), where it is noted.
     """
     entry = report.start(corpus.name)
+    if corpus.resolved_format == "tracks":
+        path, windows = corpus.files[0], reading.windows
+        if windows is None:
+            raise ConfigError(f"{path} is a table of tracks: data.windows must tell its columns and how it is cut")
+        for window in read_windows(path, windows, tolerant=errors == "tolerant", entry=entry):
+            yield Record(window.source, (window.target,), f"{path}:{window.line}")
+        return
     with ExitStack() as stack:
         rows, parse = _open_corpus(corpus, entry, stack, reading=reading)
         to_record = _record_maker(corpus, parse, errors=errors, entry=entry, keep_empty=keep_empty)
@@ -178,59 +178,9 @@ def _record_maker(
     return to_record
 
 
-def read_lines(path: Path | None) -> Iterator[str]:
-    """One text per line of a UTF-8 file, plain or `.gz`; None or "-" is standard input. As many texts as lines.
-
-    Raises DataError with the line for bytes that are not UTF-8, and for a missing file.
-    """
-    if path is None or str(path) == "-":
-        yield from _decoded(cast(BinaryIO, sys.stdin.buffer), Path("<stdin>"))
-        return
-    with open_bytes(path) as handle:
-        yield from _decoded(handle, path)
-
-
-def open_bytes(path: Path) -> BinaryIO:
-    """A regular file for reading, decompressed if its name ends in .gz. DataError if there is none, StorageError if it cannot be read."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError("not a regular file (data is read more than once, so a pipe or folder will not do)", path)
-        return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-    except FileNotFoundError:
-        raise DataError("no such file", path) from None
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _decoded(handle: BinaryIO, path: Path) -> Iterator[str]:
-    for number, raw in enumerate(_raw_lines(handle, path), 1):
-        try:
-            yield raw.decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"invalid UTF-8: {utf8_detail(raw, error)}", path, number) from None
-
-
-def _raw_lines(handle: BinaryIO, path: Path, entry: CorpusReport | None = None) -> Iterator[bytes]:
-    """Lines without their end. A byte order mark at the start of the file is taken off and noted."""
-    try:
-        for number, raw in enumerate(handle):
-            body = raw if number else _without_mark(raw, path, entry)
-            yield body[:-2] if body.endswith(b"\r\n") else body.removesuffix(b"\n")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"damaged gzip file: {error}", path) from None
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _without_mark(raw: bytes, path: Path, entry: CorpusReport | None) -> bytes:
-    if raw.startswith(BYTE_ORDER_MARK) and entry is not None:
-        entry.note("byte order mark removed", f"{path}:1")
-    return raw.removeprefix(BYTE_ORDER_MARK)
-
-
 def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack, *, reading: Reading) -> tuple[Iterator[NumberedRaws], Parser]:
     """Numbered raw records and what makes values of them; `stack` closes the files."""
-    files = [_raw_lines(stack.enter_context(open_bytes(path)), path, entry) for path in corpus.files]
+    files = [raw_lines(stack.enter_context(open_bytes(path)), path, entry) for path in corpus.files]
     if corpus.path is None:
         return enumerate(zip_longest(*files), 1), _aligned_parser(corpus, reading)
     lines: Iterator[NumberedRaws] = ((number, (raw,)) for number, raw in enumerate(files[0], 1))
@@ -295,16 +245,7 @@ def _json_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
     read_source, read_target = _readers(corpus, reading, names)
 
     def parse(raws: Raws) -> Pair:
-        line = decoded(raws[0] or b"", path)
-        try:
-            tree = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadRecordError("invalid JSON", str(error), path) from None
-        if not isinstance(tree, dict):
-            raise BadRecordError("invalid JSON", "the line is not an object", path)
-        for name in names:
-            if name not in tree:
-                raise BadRecordError("missing field", f"no {name!r}; there are {', '.join(map(repr, tree))}", path)
+        tree = json_fields(decoded(raws[0] or b"", path), names, path)
         sources = read_source(tree[names[0]], tree)
         if len(sources) != 1:
             raise BadRecordError("several sources", f"{names[0]!r} is a list; only the target may be one", path)

@@ -40,6 +40,20 @@ def field_reader(kind: ValueKind, *, name: str, path: Path, root: Path) -> EndRe
             return lambda content, _record: (_track(content, name, path),)
 
 
+def json_fields(line: str, names: tuple[str, ...], path: Path) -> dict[str, Any]:
+    """The object in a line of JSON, which has all of `names`. Raises BadRecordError."""
+    try:
+        tree = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadRecordError("invalid JSON", str(error), path) from None
+    if not isinstance(tree, dict):
+        raise BadRecordError("invalid JSON", "the line is not an object", path)
+    for name in names:
+        if name not in tree:
+            raise BadRecordError("missing field", f"no {name!r}; there are {', '.join(map(repr, tree))}", path)
+    return tree
+
+
 def decoded(raw: bytes, path: Path) -> str:
     """The text of a line. Raises BadRecordError for bytes that are not UTF-8 and for NUL."""
     try:

@@ -25,6 +25,7 @@ from transduce.data.report import CorpusReport, DataReport, Lossless, merge_loss
 from transduce.data.store import PairStore, StoreOptions, build_store, corpus_key
 from transduce.data.text import SentencePieceConfig
 from transduce.data.values import BadValueError, Value
+from transduce.data.windows import WindowsConfig
 from transduce.errors import ConfigError, DataError
 from transduce.settings import Settings
 
@@ -53,7 +54,7 @@ class DataConfig(Settings):
     """Mixing of corpora without weights: shares are proportional to size ** (1 / temperature)."""
     max_tokens_per_batch: int = Field(default=4096, ge=1)
     """Budget of a batch, padding included: max(source width, target width) * rows."""
-    windows: None = None
+    windows: WindowsConfig | None = None
     """How tables of tracks (corpora of format tracks) are read and cut into what is observed and what is predicted."""
     workers: int = Field(default=2, ge=0)
     """Threads that open sounds and pictures ahead of training; 0 = the training thread does it. Texts and numbers need none."""

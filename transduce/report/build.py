@@ -51,7 +51,7 @@ class Report:
 def build_report(evaluation: Evaluation, predictor: Predictor, *, paths: Sequence[Path]) -> Report:
     """Gathers the report; predicts a few sentences again for their attention."""
     ranked_by, values = evaluation.sentence_scores()
-    order = sorted(range(len(values)), key=lambda index: (values[index], len(evaluation.sources[index])))  # of equals the longest is best
+    order = sorted(range(len(values)), key=lambda index: (values[index], len(evaluation.source_texts[index])))  # of equals the longest is best
     count = min(NUM_EXAMPLES, max(len(order) // 2, 1))
     maps, missing = _attention(evaluation, predictor)
     return Report(
@@ -78,7 +78,7 @@ def find_run_folder(path: Path) -> Path | None:
 def _example(evaluation: Evaluation, index: int, score: float) -> Example:
     prediction = evaluation.predictions[index]
     marks = (*(("truncated",) if prediction.truncated else ()), *prediction.flags)
-    return Example(index + 1, evaluation.sources[index], evaluation.references[index], prediction.text, score, marks)
+    return Example(index + 1, evaluation.source_texts[index], evaluation.references[index], prediction.text, score, marks)
 
 
 def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
@@ -87,7 +87,7 @@ def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
     if evaluation.baseline is not None:
         systems["baseline"] = evaluation.baseline.texts
     return {
-        name: score_by_length(metric, evaluation.sources, predictions=texts, references=evaluation.references)
+        name: score_by_length(metric, evaluation.source_texts, predictions=texts, references=evaluation.references)
         for name, texts in systems.items()
     }
 

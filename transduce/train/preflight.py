@@ -10,7 +10,6 @@ import numpy as np
 
 from transduce.data.batch import Batch
 from transduce.data.loader import Loader
-from transduce.metrics import compute_metrics
 from transduce.train.meter import available_memory_mib, memory_mib, peak_memory_mib
 from transduce.train.trainer import Trainer
 from transduce.train.validation import Validator
@@ -44,9 +43,7 @@ def preflight(trainer: Trainer, loader: Loader, validator: Validator) -> MemoryN
     batch = largest_batch(loader, trainer.state.epoch)
     trainer.gradients([batch], between=_go_on)
     trainer.optimizer.zero_grad(set_to_none=True)
-    sources = [record.source for record in validator.data.valid_records[:2]]
-    texts = [prediction.text for prediction in validator.predictor(trainer.evaluated).predict(sources)]
-    compute_metrics(validator.names, texts, [[text or "-"] for text in texts])
+    validator.judge.outputs(trainer.evaluated, validator.data.valid_records[:2])
     weights = sum(parameter.numel() for parameter in trainer.parameters) * OPTIMIZER_FLOATS * 4 / 2**20
     peak = peak_memory_mib(device) if device.type == "cuda" else max(peak_memory_mib(device), memory_mib(device))
     return MemoryNeed(peak + weights, None if available is None else available + before)

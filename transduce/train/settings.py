@@ -7,13 +7,15 @@ from typing import Literal
 
 from pydantic import Field
 
+from transduce.metrics.tracks import TrackMetric
 from transduce.settings import Settings
 from transduce.train.loss import LossConfig
 from transduce.train.objective import ForcingConfig
 from transduce.train.optim import OptimizerConfig
 from transduce.train.schedule import ScheduleConfig
 
-MetricName = Literal["loss", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match", "per"]
+TextMetric = Literal["bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match", "per"]
+MetricName = Literal["loss"] | TextMetric | TrackMetric
 
 
 class ValidationConfig(Settings):

@@ -2,26 +2,22 @@
 the decoder looks at the source at all.
 
 In: a model and the prepared data. Out: figures by name and a few sample texts; of everything generated only strings are
-kept. Generation goes through `Predictor`, the same path that users take.
+kept.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 
 from transduce.config import RunConfig
 from transduce.data.batch import Batch, Padded
-from transduce.data.codec import as_text_codec
 from transduce.data.examples import Record
 from transduce.data.loader import PreparedData
 from transduce.data.values import shown
-from transduce.decode.search import SearchConfig
-from transduce.metrics import compute_metrics, find_metric
 from transduce.model.seq2seq import Seq2Seq
-from transduce.predict import LengthCeilings, Predictor
+from transduce.train.judges import Better, make_judge
 from transduce.train.objective import evaluation_loss, source_error
 from transduce.train.precision import Precision
 
@@ -47,11 +43,10 @@ class Validator:
         self.data = data
         wanted = [*self.config.metrics, config.train.metric]
         self.names = [name for name in dict.fromkeys(wanted) if name != "loss"]
-        self.better: Literal["higher", "lower"] = "lower" if config.train.metric == "loss" else find_metric(config.train.metric).better
+        self.judge = make_judge(config, data, self.names)
+        self.better: Better = "lower" if config.train.metric == "loss" else self.judge.better(config.train.metric)
         records = data.valid_records
         self.records = _spread(records, self.config.sentences) if self.names else records[: self.config.samples]
-        self.ceilings = LengthCeilings(config.model.max_source_length, config.model.max_target_length)
-        self.search = _validation_search(config.search, self.config.beam)
 
     def measure(self, model: Seq2Seq) -> Measured:
         """All figures of a model, which is left in evaluation mode."""
@@ -59,19 +54,12 @@ class Validator:
         metrics = self.losses(model)
         if not self.records:
             return Measured(metrics, [])
-        outputs = [prediction.text for prediction in self.predictor(model).predict([record.source for record in self.records])]
-        references = [[shown(target) for target in record.targets] for record in self.records]
-        if self.names:
-            scores = compute_metrics(self.names, outputs, references)
-            metrics |= {name: score.value for name, score in scores.items()}
-        sources = [shown(record.source) for record in self.records]
-        samples = list(zip(sources, [texts[0] for texts in references], outputs, strict=True))
-        return Measured(metrics, samples[: self.config.samples])
-
-    def predictor(self, model: Seq2Seq) -> Predictor:
-        """The path that users take, with the validation's search."""
-        target_codec = as_text_codec(self.data.target_codec, "target")
-        return Predictor([model], self.data.source_codec, target_codec, search=self.search, ceilings=self.ceilings)
+        scores, outputs = self.judge.outputs(model, self.records)
+        shown_records = self.records[: self.config.samples]
+        samples = [
+            (shown(record.source), shown(record.targets[0]), output) for record, output in zip(shown_records, outputs, strict=False)
+        ]
+        return Measured(metrics | scores, samples)
 
     @torch.no_grad()
     def losses(self, model: Seq2Seq) -> dict[str, float]:
@@ -115,8 +103,3 @@ def _spread(records: list[Record], limit: int) -> list[Record]:
 
 def _even(count: int, limit: int) -> set[int]:
     return {int(index) for index in np.linspace(0, count - 1, min(limit, count))} if count else set()
-
-
-def _validation_search(search: SearchConfig, beam: int) -> SearchConfig:
-    """The run's search, narrowed: no sampling, one output."""
-    return SearchConfig(**{**search.model_dump(), "beam_size": beam, "num_best": 1, "sampling": None})
