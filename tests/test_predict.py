@@ -18,7 +18,8 @@ from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
-from transduce.predict import LengthCeilings, Prediction, Predictor
+from transduce.predict import Prediction, Predictor
+from transduce.readings import LengthCeilings
 from transduce.train.checkpoint import save_model
 
 TEXTS = ["a b c", "", "d", "b b b a", "abcd dcba", "a b c", "c", "da da"]

@@ -7,11 +7,15 @@ model (the sizes of an encoder's summary, say) is found by the one-batch trial b
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from transduce.data.codec import TEXT_KINDS, VALUE_KINDS
 from transduce.errors import ConfigError
+from transduce.metrics.tracks import TRACK_METRICS
 
 if TYPE_CHECKING:
     from transduce.config import RunConfig
 
+# The front-ends that each kind of source can have.
+FRONTENDS: dict[str, tuple[str, ...]] = {**dict.fromkeys(TEXT_KINDS, ("tokens",)), "frames": ("steps",)}
 # Between these, neither a factor of noam's own curve nor a peak learning rate makes sense.
 SMALLEST_NOAM_FACTOR = 0.05
 LARGEST_PEAK = 0.2
@@ -19,9 +23,44 @@ LARGEST_PEAK = 0.2
 
 def check_run(config: "RunConfig") -> None:
     """Raises ConfigError that lists all contradictions of a configuration, one per line."""
-    found = [*_model(config), *_lengths(config), *_training(config)]
+    found = [*_ends(config), *_model(config), *_lengths(config), *_training(config)]
     if found:
         raise ConfigError("\n".join(found))
+
+
+def _ends(config: "RunConfig") -> Iterator[str]:
+    """Each kind of source has its front-end, each kind of target its head and its metrics."""
+    data, model = config.data, config.model
+    source, target = VALUE_KINDS[data.source_codec.kind], VALUE_KINDS[data.target_codec.kind]
+    kind, fitting = data.source_codec.kind, FRONTENDS[data.source_codec.kind]
+    if model.frontend.kind not in fitting:
+        yield f"model.frontend.kind = {model.frontend.kind} does not fit: the source is {kind}, use {' or '.join(fitting)}"
+    if any(corpus.resolved_format == "tracks" for corpus in (*data.train, data.valid)) and data.windows is None:
+        yield "a corpus is a table of tracks: data.windows must tell its columns and how it is cut"
+    if source == "text" and data.target_codec.kind == "frames" and data.target_codec.relative != "absolute":
+        yield "data.target_codec.relative must be absolute: there is no observed step of a text to continue"
+    wanted = [name for name in (*config.train.validation.metrics, config.train.metric) if name != "loss"]
+    wrong = [name for name in dict.fromkeys(wanted) if (name in TRACK_METRICS) != (target == "frames")]
+    if wrong:
+        kind = "numbers" if target == "frames" else "text"
+        yield f"{', '.join(wrong)} is not measured of a target of {kind}: set train.validation.metrics and train.metric"
+    if target == "frames":
+        yield from _numbers(config)
+
+
+def _numbers(config: "RunConfig") -> Iterator[str]:
+    """What only text has, asked of numbers."""
+    model, rollout = config.model, config.rollout
+    if model.ctc:
+        yield "model.ctc needs a target of text"
+    if config.train.loss.r_drop:
+        yield "train.loss.r_drop needs a target of text"
+    if rollout.num_samples and model.head.kind != "mixture":
+        yield f"rollout.num_samples = {rollout.num_samples} needs model.head.kind = mixture: a regression has no samples"
+    if rollout.steps is None and not model.head.stop and config.data.windows is None:
+        yield "rollout.steps = null predicts until the model says stop: set model.head.stop = true, or rollout.steps"
+    if rollout.steps is not None and rollout.steps > model.max_target_length:
+        yield f"rollout.steps = {rollout.steps} is above model.max_target_length = {model.max_target_length}"
 
 
 def _model(config: "RunConfig") -> Iterator[str]:

@@ -88,7 +88,7 @@ class Forecaster:
                 batch = [numbers[place] for place in places]
                 found = self._roll(readings, batch, wanted)
                 for row, number in enumerate(batch):
-                    results[number] = self._forecast(found, row, readings.values[number], readings.flags[number])
+                    results[number] = self._forecast(found, row, source=readings.values[number], flags=readings.flags[number])
         return results
 
     def _limited(self, settings: RolloutConfig) -> RolloutConfig:
@@ -103,8 +103,8 @@ class Forecaster:
         device = next(self.member.model.parameters()).device
         return rollout(self.member.model, readings.padded(batch, device)[0], config=settings, keys=keys)
 
-    def _forecast(self, found: Rollout, row: int, source: Value, flags: tuple[str, ...]) -> Forecast:
-        anchor = anchor_of(source.values) if isinstance(source, Track) else None
+    def _forecast(self, found: Rollout, row: int, *, source: Value, flags: tuple[str, ...]) -> Forecast:
+        anchor = _anchor(source)
 
         def decoded(frames: torch.Tensor, length: torch.Tensor) -> Frames:
             return self.target_codec.decode(frames[: int(length)].cpu().numpy(), anchor)
@@ -114,3 +114,11 @@ class Forecaster:
             samples = tuple(decoded(*one) for one in zip(found.samples[row], found.sample_lengths[row], strict=True))
         logs = () if found.log_probability is None else tuple(found.log_probability[row].tolist())
         return Forecast(decoded(found.values[row], found.lengths[row]), samples, logs, bool(found.truncated[row]), flags)
+
+
+def _anchor(source: Value) -> Frames | None:
+    """The last two observed steps of a source of numbers."""
+    match source:
+        case Track():
+            return anchor_of(source.values)
+    return None

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from transduce.data.examples import CorpusConfig, read_lines, read_pairs
+from transduce.data.examples import CorpusConfig, read_pairs
+from transduce.data.lines import read_lines
 from transduce.data.report import DataReport
 from transduce.errors import ConfigError, DataError
 

@@ -22,6 +22,7 @@ TABLE_ENDINGS = (".csv", ".npy", ".parquet")
 MOT_COLUMNS = ("frame", "id", "x", "y", "w", "h")
 KITTI_COLUMNS = ("frame", "id", "class", "truncated", "occluded", "alpha", "left", "top", "right", "bottom")
 LARGEST_NPY_BYTES = 8 << 30
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 OTHER_CLASS = "row of another class"
 
 
@@ -73,7 +74,7 @@ def read_windows(path: Path, config: WindowsConfig, *, tolerant: bool, entry: Co
         entry.skip(f"row: {bad.reason}", f"{path}:{line}")
 
     for steps in group_tracks(read_steps(path, config, on_bad)).values():
-        for window in cut_windows(steps, config, entry, path):
+        for window in cut_windows(steps, config, entry=entry, path=path):
             entry.read += 1
             yield window
 
@@ -204,7 +205,7 @@ def _number(cell: Any, path: Path) -> float:
         number = float(cell)
     except (TypeError, ValueError):
         raise BadRecordError("not a number", repr(cell)[:60], path) from None
-    if not np.isfinite(np.float32(number)):
+    if not abs(number) <= LARGEST_NUMBER:
         raise BadRecordError("number is not finite", repr(cell)[:60], path)
     return number
 

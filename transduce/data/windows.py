@@ -94,9 +94,9 @@ def group_tracks(steps: Iterator[Step]) -> dict[tuple[str, str], list[Step]]:
     return tracks
 
 
-def cut_windows(steps: list[Step], config: WindowsConfig, entry: CorpusReport, path: Path) -> Iterator[Window]:
+def cut_windows(steps: list[Step], config: WindowsConfig, *, entry: CorpusReport, path: Path) -> Iterator[Window]:
     """All windows of one track. What is too short for one, and every gap, is counted in `entry`."""
-    for stretch in _stretches(steps, config, entry, path):
+    for stretch in _stretches(steps, config, entry=entry, path=path):
         values, line = stretch
         if len(values) < config.length:
             entry.note(f"stretches of a track shorter than a window of {config.length} steps, not used", f"{path}:{line}")
@@ -106,7 +106,7 @@ def cut_windows(steps: list[Step], config: WindowsConfig, entry: CorpusReport, p
 
 def last_observed(steps: list[Step], config: WindowsConfig) -> Track | None:
     """The newest steps without a gap, for prediction; None where there are fewer than `observed`."""
-    stretches = list(_stretches(steps, config, CorpusReport(""), Path()))
+    stretches = list(_stretches(steps, config, entry=CorpusReport(""), path=Path()))
     values = stretches[-1][0]
     return Track(values[-config.observed :]) if len(values) >= config.observed else None
 
@@ -122,7 +122,7 @@ def _window(values: NDArray[np.float32], observed: int, line: int) -> Window:
 
 
 def _stretches(
-    steps: list[Step], config: WindowsConfig, entry: CorpusReport, path: Path
+    steps: list[Step], config: WindowsConfig, *, entry: CorpusReport, path: Path
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Values (T, C) at equal steps without gaps, and the line where each begins."""
     rows: list[NDArray[np.float32]] = []

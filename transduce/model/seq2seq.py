@@ -138,7 +138,8 @@ def build_model(config: ModelConfig, source: EndShape, target: EndShape) -> Seq2
 def build_track_model(config: ModelConfig, source: EndShape, size: int) -> Seq2Seq:
     """A model that predicts frames of `size` numbers."""
     width, hidden = config.embedding_size, config.head.previous_hidden_size
-    embedding = StepsEmbedding(size, width, hidden_size=hidden, dropout=config.embedding_dropout)
+    feeds = config.head.feedback == "previous"
+    embedding = StepsEmbedding(size, width, hidden_size=hidden, dropout=config.embedding_dropout, feeds=feeds)
     frontend = build_frontend(config, source, shared=None)
     encoder = build_encoder(config.encoder, frontend.output_size)
     decoder = build_decoder(config.decoder, width, encoder)

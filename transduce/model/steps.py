@@ -44,6 +44,9 @@ class StepsHeadConfig(Settings):
     """Predict with every frame whether it is the last one, for outputs of variable length."""
     hidden_size: int = Field(default=0, ge=0)
     """Hidden units (ReLU) between the decoder and the prediction; 0 = one linear layer."""
+    feedback: Literal["previous", "none"] = "previous"
+    """previous: the decoder sees the frame before. none: it rolls on by itself (Srivastava 2015, 2.2), so that a regression has nothing but
+    the source to look at and meets in training what it meets in prediction."""
     previous_hidden_size: int = Field(default=0, ge=0)
     """Hidden units (ReLU) between the previous frame and the decoder; 0 = one linear layer."""
 
@@ -84,9 +87,10 @@ class StepsFrontend(nn.Module):
 class StepsEmbedding(nn.Module):
     """Previous target frames to vectors. A previous frame is C + 1 numbers; the last one is 1 at the beginning, else 0."""
 
-    def __init__(self, size: int, output_size: int, *, hidden_size: int = 0, dropout: float = 0.0) -> None:
+    def __init__(self, size: int, output_size: int, *, hidden_size: int = 0, dropout: float = 0.0, feeds: bool = True) -> None:
         super().__init__()
         self.size = size
+        self.feeds = feeds
         self.output_size = output_size
         self.lift = Lift(size + 1, output_size, hidden_size=hidden_size)
         self.dropout = Dropout(dropout)
@@ -100,8 +104,8 @@ class StepsEmbedding(nn.Module):
         return functional.pad(torch.zeros(rows, 1, self.size, device=device), (0, 1), value=1.0)
 
     def after(self, frames: Tensor) -> Tensor:
-        """Frames (..., C) as previous ones (..., C + 1)."""
-        return functional.pad(frames, (0, 1))
+        """Frames (..., C) as previous ones (..., C + 1); without feedback each looks like the beginning."""
+        return functional.pad(frames, (0, 1)) if self.feeds else functional.pad(torch.zeros_like(frames), (0, 1), value=1.0)
 
     def previous(self, target: Padded) -> Tensor:
         """Padded (B, T, C) -> (B, T, C + 1): the target shifted right behind its beginning. Padding counts as zeros."""

@@ -51,7 +51,8 @@ class Report:
 def build_report(evaluation: Evaluation, predictor: Predictor, *, paths: Sequence[Path]) -> Report:
     """Gathers the report; predicts a few sentences again for their attention."""
     ranked_by, values = evaluation.sentence_scores()
-    order = sorted(range(len(values)), key=lambda index: (values[index], len(evaluation.source_texts[index])))  # of equals the longest is best
+    lengths = [len(text) for text in evaluation.source_texts]
+    order = sorted(range(len(values)), key=lambda index: (values[index], lengths[index]))  # of equals the longest is best
     count = min(NUM_EXAMPLES, max(len(order) // 2, 1))
     maps, missing = _attention(evaluation, predictor)
     return Report(
