@@ -42,8 +42,8 @@ def _ends(config: "RunConfig") -> Iterator[str]:
     wanted = [name for name in (*config.train.validation.metrics, config.train.metric) if name != "loss"]
     wrong = [name for name in dict.fromkeys(wanted) if (name in TRACK_METRICS) != (target == "frames")]
     if wrong:
-        kind = "numbers" if target == "frames" else "text"
-        yield f"{', '.join(wrong)} is not measured of a target of {kind}: set train.validation.metrics and train.metric"
+        what = "numbers" if target == "frames" else "text"
+        yield f"{', '.join(wrong)} is not measured of a target of {what}: set train.validation.metrics and train.metric"
     if target == "frames":
         yield from _numbers(config)
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from transduce.data.values import Media, Track, Value
+from transduce.data.media import media_from_fields
+from transduce.data.values import BadValueError, Media, Track, Value
 
 ValueKind = Literal["text", "media", "frames"]
 """What one end of a pair is: texts, references to media files, tracks of numbers."""
@@ -92,9 +93,10 @@ def _text(content: object, name: str, path: Path) -> str:
 def _media(content: object, record: Mapping[str, Any], *, name: str, path: Path, root: Path) -> Media:
     if not isinstance(content, str) or not content:
         raise BadRecordError("field is not a file name", f"{name!r} is {json.dumps(content)[:60]}", path)
-    from transduce.data.media import media_from_fields
-
-    return media_from_fields(content, root, _seconds(record, "start", path), _seconds(record, "end", path))
+    try:
+        return media_from_fields(content, root, _seconds(record, "start", path), _seconds(record, "end", path))
+    except BadValueError as bad:
+        raise BadRecordError(bad.reason, bad.detail, path) from None
 
 
 def _seconds(record: Mapping[str, Any], name: str, path: Path) -> float | None:
