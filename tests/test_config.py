@@ -114,7 +114,7 @@ def test_numbers_come_back_from_yaml_as_they_were(value: object) -> None:
     ("word", "parts"),
     [
         ("train.max_stesp=3", ["train.max_stesp is not a setting", "did you mean 'train.max_steps'?"]),
-        ("max_steps=3", ["max_steps is not a setting", "did you mean 'train.max_steps'?"]),
+        ("max_steps=3", ["max_steps is not a setting", "did you mean 'train.max_steps' or 'rollout.max_steps'?"]),
         ("tarin.max_steps=3", ["tarin is not a setting", "did you mean 'train'?"]),
         ("train.max_steps=0", ["train.max_steps = 0 is not allowed", "a whole number >= 1 or null", "Limit in optimiser steps"]),
         ("train.max_steps=ten", ["train.max_steps = ten", "a whole number >= 1"]),
@@ -231,7 +231,7 @@ SMALLER = ["rnn-bahdanau", "rnn-fixed", "rnn-luong", "transformer-base", "transf
 
 
 def test_presets_are_those_of_the_manual() -> None:
-    assert preset_names() == sorted([*SMALLER, "transformer-big"])
+    assert preset_names() == sorted([*SMALLER, "transformer-big", "tracks-lstm", "tracks-transformer"])
 
 
 def preset(name: str) -> RunConfig:

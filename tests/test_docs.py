@@ -19,14 +19,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("quickstart", "data", "architectures", "search", "training", "api")))
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("quickstart", "data", "tracks", "architectures", "search", "training", "api")))
 NOT_RUN = {
+    "make demo-tracks": "trains for minutes; tests/test_tracks_example.py covers its data and its configuration",
     "make demo": "trains for minutes; CI runs it as its own step, and tests/test_dates.py covers its data",
     "make test": "is this test suite",
     "make check": "CI runs it as its own step",
     'pip install -e ".[metrics,plot]"': "needs the network; CI installs the package through the same pyproject.toml",
     "make results-text": "trains for hours on data that is not in this repository; tests/test_results_script.py covers the script",
 }
+TRACKS = """
+preset: tracks-lstm
+run_dir: runs/tracks
+data:
+  train: {path: train.csv}
+  valid: {path: val.csv}
+  windows: {frame: frame, track: id, values: [x, y], observed: 3, predicted: 3}
+model:
+  encoder: {width: 8}
+  decoder: {width: 8}
+  head: {hidden_size: 8}
+train: {max_steps: 4, save_every_steps: 2}
+"""
 WORDS = {"a": "Ein", "red": "roter", "dog": "Hund", "man": "Mann", "runs": "rennt"}
 TINY = """
 run_dir: runs/en-de
@@ -83,9 +97,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_lines(place / f"{split}.tsv", [f"{source}\t{target}" for source, target in zip(sources, targets, strict=True)])
         records = [json.dumps({"source": source, "target": target}) for source, target in zip(sources, targets, strict=True)]
         write_lines(place / f"{split}.jsonl", records)
+        steps = [f"{frame},{name},{name + frame},{rng.random():.3f}" for name in range(size // 3) for frame in range(8)]
+        write_lines(place / f"{split}.csv", ["frame,id,x,y", *steps])
         with gzip.open(place / f"{split}.en.gz", "wt", encoding="utf-8") as file:
             file.writelines(f"{source}\n" for source in sources)
     (place / "en-de.yaml").write_text(TINY, encoding="utf-8")
+    (place / "tracks.yaml").write_text(TRACKS, encoding="utf-8")
     return place
 
 
@@ -103,7 +120,7 @@ def make_way(command: str, folder: Path) -> None:
         (folder / "en-de.yaml").unlink()
     if words[:2] == ["transduce", "train"]:
         named = [word.partition("=")[2] for word in words if word.startswith("run_dir=")]
-        shutil.rmtree(folder / (named or ["runs/en-de"])[0], ignore_errors=True)
+        shutil.rmtree(folder / (named or [f"runs/{words[2].removesuffix('.yaml')}"])[0], ignore_errors=True)
 
 
 def check_written(command: str, folder: Path) -> None:

@@ -201,7 +201,7 @@ def test_contradictions_are_refused(folder):
         ({"model": {"frontend": {"kind": "tokens"}}}, r"model\.frontend\.kind = tokens .* source is frames"),
         ({"rollout": {"num_samples": 3}}, r"rollout\.num_samples = 3 needs model\.head\.kind = mixture"),
         ({"train": {"metric": "bleu", "validation": {"metrics": ["bleu"]}}}, "bleu is not measured of a target of numbers"),
-        ({"model": {"ctc": True}}, r"model\.ctc needs a target of text"),
+        ({"train": {"loss": {"r_drop": 1.0}, "metric": "ade", "validation": {"metrics": ["ade"]}}}, r"r_drop needs a target of text"),
         ({"data": {"windows": None}}, r"data\.windows"),
     ):
         tree = tracks_tree(folder, "refused")

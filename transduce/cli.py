@@ -48,7 +48,6 @@ Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; its
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model directory.")]
 Ensemble = Annotated[list[Path] | None, typer.Option("--ensemble", help="One more MODEL with the same target codec; may be repeated.")]
 Beam = Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept per sentence; 1 is greedy. [model's own]")]
-Root = Annotated[Path | None, typer.Option("--root", metavar="DIR|TAR", help="Where the media files are. [beside FILE]")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads. [all cores]")]
 
 
@@ -102,21 +101,18 @@ def predict(
     style: Annotated[str, typer.Option("--format", metavar="text|jsonl", help="Plain lines, or everything known as JSON lines.")] = "text",
     prefix: Annotated[str | None, typer.Option("--prefix", help="Beginning that every prediction must have.")] = None,
     prefix_file: Annotated[Path | None, typer.Option("--prefix-file", metavar="FILE", help="One beginning per source line.")] = None,
-    root: Root = None,
     ensemble: Ensemble = None,
     threads: Threads = None,
     chunk_lines: Annotated[int | None, typer.Option("--chunk-lines", min=1, help="Lines answered at once. [1024, terminal 1]")] = None,
 ) -> None:
     """Predict one target per source line.
 
-    As many lines come out as went in, in their order. A source is a text, or the name of a media file (or a line of a JSONL manifest),
-    or numbers: a list of frames as JSON, or a table of tracks.
+    As many lines come out as went in, in their order. A source is a text, or numbers: a list of frames as JSON; or the input is a table
+    of tracks.
     """
     from transduce.commands.predict import PredictOptions, predict_lines
 
-    shape = PredictOptions(
-        style=style, prefix=prefix, prefix_file=prefix_file, chunk_lines=chunk_lines, beam=beam, num_best=num_best, root=root
-    )
+    shape = PredictOptions(style=style, prefix=prefix, prefix_file=prefix_file, chunk_lines=chunk_lines, beam=beam, num_best=num_best)
     predict_lines([model, *(ensemble or [])], source, output=output, options=shape, words=words or [], threads=threads)
 
 
@@ -128,7 +124,6 @@ def evaluate(
     source: Annotated[Path | None, typer.Option("--source", "-s", metavar="FILE", help="One source per line.")] = None,
     target: Annotated[list[Path] | None, typer.Option("--target", "-t", metavar="FILE", help="References; may be repeated.")] = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", metavar="FILE", help="Instead: examples like the training data.")] = None,
-    root: Root = None,
     metrics: Annotated[str | None, typer.Option("--metrics", metavar="A,B", help="bleu, chrf, ter, wer, ... [bleu,chrf]")] = None,
     json_output: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the figures as JSON.")] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="DIR", help="Write report.html there.")] = None,
@@ -140,7 +135,7 @@ def evaluate(
     """Score a model against references."""
     from transduce.commands.evaluate import EvaluateOptions, Examples, evaluate_files
 
-    options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, baseline=baseline, beam=beam, root=root)
+    options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, baseline=baseline, beam=beam)
     examples = Examples(source, target or [], data)
     evaluate_files([model, *(ensemble or [])], examples, options=options, words=words or [], threads=threads)
 

@@ -51,8 +51,6 @@ def _ends(config: "RunConfig") -> Iterator[str]:
 def _numbers(config: "RunConfig") -> Iterator[str]:
     """What only text has, asked of numbers."""
     model, rollout = config.model, config.rollout
-    if model.ctc:
-        yield "model.ctc needs a target of text"
     if config.train.loss.r_drop:
         yield "train.loss.r_drop needs a target of text"
     if rollout.num_samples and model.head.kind != "mixture":

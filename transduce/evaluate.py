@@ -49,7 +49,7 @@ class Evaluation:
 
     @property
     def source_texts(self) -> list[str]:
-        """The sources as lines of text: themselves, or the places of media files."""
+        """The sources as lines of text: themselves, or what tracks are."""
         return [shown(source) for source in self.sources]
 
     @property

@@ -1,4 +1,4 @@
-"""Pictures as PNG files: attention, learning curves, scores by source length. Drawn with matplotlib (extra `plot`).
+"""Pictures as PNG files: attention, learning curves, scores by source length, fans of tracks. Drawn with matplotlib (extra `plot`).
 
 In: arrays and recorded figures. Out: a file, written beside its place and renamed. The decision to question: matplotlib's
 object interface is used, never pyplot, so that no global figure list and no display is involved.
@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,37 @@ def length_png(path: Path, systems: Mapping[str, Sequence[LengthScore]]) -> None
         axes.set_ylabel(groups[0].score.name)
         _tidy(axes)
         axes.legend(frameon=False)
+
+
+@dataclass(frozen=True)
+class Fan:
+    """One track: observed (S, C), what came (T, C), what was expected (T, C), and random guesses (T, C) each; x and y come first."""
+
+    past: NDArray[np.float32]
+    truth: NDArray[np.float32]
+    expected: NDArray[np.float32]
+    guesses: Sequence[NDArray[np.float32]] = ()
+
+
+def fan_png(path: Path, fans: Sequence[Fan]) -> None:
+    """Tracks from above, one panel each: the past, what came, what was expected, and the fan of guesses."""
+    columns = min(len(fans), 3)
+    rows = -(-len(fans) // columns)
+    with _canvas(path, 3.6 * columns, 3.4 * rows + 0.4) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, fan in zip(panels, fans, strict=False):
+            last = fan.past[-1:]
+            for guess in fan.guesses:
+                panel.plot(*np.concatenate([last, guess])[:, :2].T, color=COLORS[1], alpha=0.25, linewidth=1)
+            for values, color, label in ((fan.expected, COLORS[1], "expected"), (fan.truth, COLORS[2], "what came")):
+                panel.plot(*np.concatenate([last, values])[:, :2].T, color=color, linewidth=2, label=label)
+            panel.plot(*fan.past[:, :2].T, color=COLORS[0], linewidth=2, label="past")
+            panel.plot(*last[:, :2].T, marker="o", color=COLORS[0])
+            panel.set_aspect("equal", adjustable="datalim")
+            _tidy(panel)
+        for panel in panels[len(fans) :]:
+            panel.set_visible(False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
 
 
 def _plot_lines(axes: Any, title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:

@@ -14,7 +14,7 @@ import torch
 from transduce.data.batch import Padded
 from transduce.data.codec import Codec
 from transduce.data.tokens import EMPTY
-from transduce.data.values import BadValueError, Value, shown
+from transduce.data.values import Value
 from transduce.errors import DataError
 from transduce.model.seq2seq import Seq2Seq
 
@@ -48,14 +48,11 @@ class Readings:
     flags: list[tuple[str, ...]]
 
     def padded(self, batch: Sequence[int], device: torch.device) -> list[Padded]:
-        """The sources numbered `batch` as each member reads them. Raises DataError for a file that turns out to be damaged."""
-        parts = []
-        for member, rows in zip(self.members, self.rows, strict=True):
-            try:
-                parts.append(member.source_codec.collate([rows[number] for number in batch], None).to(device))
-            except BadValueError as error:
-                raise DataError(f"{', '.join(shown(self.values[number]) for number in batch[:3])}: {error}") from None
-        return parts
+        """The sources numbered `batch` as each member reads them."""
+        return [
+            member.source_codec.collate([rows[number] for number in batch], None).to(device)
+            for member, rows in zip(self.members, self.rows, strict=True)
+        ]
 
     def searchable(self) -> list[int]:
         """Numbers of the sources that can be searched."""

@@ -28,7 +28,6 @@ class EvaluateOptions:
     report: Path | None = None
     baseline: Path | None = None
     beam: int | None = None
-    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def evaluate_files(
         return
     files = None if examples.data is not None else _pairs_of_files(examples)
     predictor = Predictor.load(list(models), threads=threads)
-    sources, references = files or _pairs_of_data(examples, predictor, options.root)
+    sources, references = files or _pairs_of_data(examples, predictor)
     search = search_settings(predictor.search, words, beam=options.beam)
     names = [name.strip() for name in (options.metrics or DEFAULT_METRICS).split(",") if name.strip()]
     evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=", ".join(map(str, models)))
@@ -87,11 +86,11 @@ def _pairs_of_files(examples: Examples) -> tuple[list[Value], list[list[str]]]:
     return list(sources), [list(lines) for lines in zip(*references, strict=True)]
 
 
-def _pairs_of_data(examples: Examples, predictor: Predictor, root: Path | None) -> tuple[list[Value], list[list[str]]]:
+def _pairs_of_data(examples: Examples, predictor: Predictor) -> tuple[list[Value], list[list[str]]]:
     """Sources and their references from one file of examples, read as the training data was."""
     if examples.data is None or predictor.data is None:
         raise ConfigError("this model does not tell how its data was read: use --source and --target")
-    records = read_examples(examples.data, predictor.data, root)
+    records = read_examples(examples.data, predictor.data)
     return [record.source for record in records], [[shown(target) for target in record.targets] for record in records]
 
 
@@ -104,7 +103,7 @@ def _evaluate_tracks(
         raise ConfigError(f"{', '.join(named)}: not for a model whose target is numbers")
     if examples.data is None:
         raise ConfigError("the target of this model is numbers: name the file of examples with --data")
-    scores = score_tracks(Forecaster.load(models[0], threads=threads), examples.data, root=options.root, metrics=options.metrics)
+    scores = score_tracks(Forecaster.load(models[0], threads=threads), examples.data, metrics=options.metrics)
     show_scores(scores)
     if options.json_output is not None:
         _write_json(options.json_output, asdict(scores))

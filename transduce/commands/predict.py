@@ -40,7 +40,6 @@ class PredictOptions:
     chunk_lines: int | None = None
     beam: int | None = None
     num_best: int | None = None
-    root: Path | None = None
 
 
 @dataclass
@@ -61,13 +60,13 @@ def predict_lines(
         raise ConfigError("--prefix and --prefix-file are both given; choose one")
     if writes_numbers(models[0]):
         _refuse_text_options(models, options, words)
-        predict_tracks(Forecaster.load(models[0], threads=threads), source, output=output, root=options.root)
+        predict_tracks(Forecaster.load(models[0], threads=threads), source, output=output)
         return
     predictor = Predictor.load(list(models), threads=threads)
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
     size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
     path = None if source == "-" else Path(source)
-    lines = read_lines(path) if predictor.data is None else read_sources(path, predictor.data, options.root)
+    lines = read_lines(path) if predictor.data is None else read_sources(path, predictor.data)
     if options.prefix is None and options.prefix_file is None:
         predictions = predictor.predict_stream(lines, search=search, chunk_lines=size)
     else:

@@ -46,10 +46,10 @@ class TrackScores:
     samples: int
 
 
-def predict_tracks(forecaster: Forecaster, source: str, *, output: Path | None, root: Path | None) -> None:
+def predict_tracks(forecaster: Forecaster, source: str, *, output: Path | None) -> None:
     """One JSON line per source: {"values": [[...]], "samples": ..., "flags": [...]}; numbers in the user's units."""
     data = _data(forecaster)
-    sources = list(_sources(None if source == "-" else Path(source), data, root))
+    sources = list(_sources(None if source == "-" else Path(source), data))
     forecasts = forecaster.predict(sources)
     with ExitStack() as stack:
         stream = sys.stdout if output is None else stack.enter_context(_opened(output))
@@ -61,10 +61,10 @@ def predict_tracks(forecaster: Forecaster, source: str, *, output: Path | None, 
         print(f"warning: {count} of {len(forecasts)} predictions: {flag}", file=sys.stderr)
 
 
-def score_tracks(forecaster: Forecaster, path: Path, *, root: Path | None, metrics: str | None) -> TrackScores:
+def score_tracks(forecaster: Forecaster, path: Path, *, metrics: str | None) -> TrackScores:
     """Scores of the model, constant velocity and a Kalman filter on the examples of a file. Raises DataError, ConfigError."""
     data = _data(forecaster)
-    records = read_examples(path, data, root)
+    records = read_examples(path, data)
     names = _names(metrics, records, sampled=forecaster.settings.num_samples > 0)
     begin = time.perf_counter()
     forecasts = forecaster.predict([record.source for record in records])
@@ -91,12 +91,12 @@ def _data(forecaster: Forecaster) -> DataConfig:
     return forecaster.data
 
 
-def _sources(path: Path | None, data: DataConfig, root: Path | None) -> Iterator[Value]:
+def _sources(path: Path | None, data: DataConfig) -> Iterator[Value]:
     """Sources of a file: lines of JSON, or of a table the newest observed steps of each track."""
     if path is not None and data.windows is not None and data.valid.resolved_format == "tracks":
         yield from newest_observed(path, data.windows)
         return
-    yield from read_sources(path, data, root)
+    yield from read_sources(path, data)
 
 
 def _names(metrics: str | None, records: Sequence[Record], *, sampled: bool) -> list[str]:

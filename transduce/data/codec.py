@@ -1,7 +1,7 @@
 """Codecs of every kind: what one end of a run's data is made of, chosen, learned, stored and loaded here.
 
 In: settings and values. Out: a `Codec`. The decision a reader would question: a codec makes both the row that is stored
-and, later, the batch; whether a row is token ids, pixels or the name of a sound file is nobody else's business.
+and, later, the batch; whether a row is token ids or numbers is nobody else's business.
 """
 
 import json
@@ -25,8 +25,7 @@ from transduce.errors import CheckpointError, ConfigError, DataError
 from transduce.model.frontends import EndShape
 
 TEXT_KINDS = ("sentencepiece", "characters", "bytes", "words")
-NOTHING_TO_LEARN = ("bytes", "audio", "image")
-VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "audio": "media", "image": "media", "frames": "frames"}
+VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "frames": "frames"}
 
 CodecConfig = Annotated[
     SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig | FramesConfig, Field(discriminator="kind")
@@ -54,11 +53,6 @@ class Codec(Protocol):
     @property
     def row_type(self) -> np.dtype[Any]:
         """Type of the stored numbers."""
-        ...
-
-    @property
-    def reads_files(self) -> bool:
-        """Whether `collate` opens files, which then happens ahead of training in threads of its own."""
         ...
 
     def rows(self, values: Sequence[Any]) -> list[Row]:

@@ -1,8 +1,8 @@
-"""Readers of pairs: two aligned files, one TSV file or one JSONL file, each plain or `.gz`; caption files and tables of tracks.
+"""Readers of pairs: two aligned files, one TSV file or one JSONL file, each plain or `.gz`; or a table of tracks.
 
 In: paths. Out: `Record`s with the place they came from, one at a time, never a whole file.
 The decision a reader would question: what a field means is decided by the codec of its end, not by the file format; the same
-JSONL reader serves texts, names of media files and numbers.
+JSONL reader serves texts and numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,13 +37,8 @@ class CorpusConfig(Settings):
     """Without `path`: the file of targets, one a line. With `path`: column number (from 0), column name or JSON field."""
     path: Path | None = None
     """One TSV or JSONL file that holds both ends (default columns 0 and 1, default fields "source" and "target")."""
-    format: Literal["auto", "lines", "tsv", "jsonl", "flickr8k", "coco", "tracks"] = "auto"
-    """`auto` goes by the file ending (.tsv, .tab, .jsonl, .ndjson, each also with .gz). flickr8k and coco are files of captions, tracks are
-    tables of numbers."""
-    root: Path | None = None
-    """Folder or .tar archive of the media files that the records name; None = the folder of the file."""
-    split: Path | None = None
-    """With format flickr8k: the file that lists the pictures of this split; None = all."""
+    format: Literal["auto", "lines", "tsv", "jsonl", "tracks"] = "auto"
+    """`auto` goes by the file ending (.tsv, .tab, .jsonl, .ndjson, each also with .gz; .csv, .npy and .parquet are tables of tracks)."""
     weight: float | None = Field(default=None, gt=0)
     """Share of this corpus relative to the others' weights. All corpora have one, or none has."""
 
@@ -55,8 +50,6 @@ class CorpusConfig(Settings):
             raise ConfigError("a corpus needs `source` and `target` (two aligned files), or `path` (one TSV or JSONL file)")
         if self.path is not None and self.format == "lines":
             raise ConfigError("a corpus of format lines needs `source` and `target`, two aligned files, not `path`")
-        if self.split is not None and self.format != "flickr8k":
-            raise ConfigError("a corpus has a `split` only with format flickr8k")
         if self.path is not None and self.resolved_format == "lines":
             raise ConfigError(f"cannot tell the format of {self.path} from its ending ({', '.join(ENDINGS)}); set `format` to tsv or jsonl")
         return self
@@ -74,12 +67,7 @@ class CorpusConfig(Settings):
         """The files to read, source first."""
         if self.path is None:
             return Path(str(self.source)), Path(str(self.target))
-        return (self.path,) if self.split is None else (self.path, self.split)
-
-    @property
-    def media_root(self) -> Path:
-        """Where the media files are that the records name."""
-        return self.root or self.files[0].parent
+        return (self.path,)
 
     @property
     def name(self) -> str:
@@ -192,7 +180,7 @@ def _readers(corpus: CorpusConfig, reading: Reading, names: tuple[str, str]) -> 
     paths = corpus.files[0], corpus.files[-1] if corpus.path is None else corpus.files[0]
     kinds = reading.source, reading.target
     source, target = (
-        field_reader(kind, name=name, path=path, root=corpus.media_root) for kind, name, path in zip(kinds, names, paths, strict=True)
+        field_reader(kind, name=name, path=path) for kind, name, path in zip(kinds, names, paths, strict=True)
     )
     return source, target
 
@@ -206,7 +194,7 @@ def _aligned_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
             raise BadRecordError("unpaired line", f"{source} has no such line, {target} goes on: the files differ in length", target)
         if second is None:
             raise BadRecordError("unpaired line", f"{target} has no such line, {source} goes on: the files differ in length", source)
-        return read_source(decoded(first, source), {})[0], read_target(decoded(second, target), {})
+        return read_source(decoded(first, source))[0], read_target(decoded(second, target))
 
     return parse
 
@@ -233,8 +221,7 @@ def _column_parser(corpus: CorpusConfig, lines: Iterator[NumberedRaws], reading:
         width = width or max(len(cells), max(columns) + 1)
         if len(cells) != width:
             raise BadRecordError("wrong number of columns", f"{len(cells)} instead of {width}", path)
-        record = dict(zip(header, cells, strict=False))
-        return read_source(cells[columns[0]], record)[0], read_target(cells[columns[1]], record)
+        return read_source(cells[columns[0]])[0], read_target(cells[columns[1]])
 
     return parse
 
@@ -246,10 +233,10 @@ def _json_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
 
     def parse(raws: Raws) -> Pair:
         tree = json_fields(decoded(raws[0] or b"", path), names, path)
-        sources = read_source(tree[names[0]], tree)
+        sources = read_source(tree[names[0]])
         if len(sources) != 1:
             raise BadRecordError("several sources", f"{names[0]!r} is a list; only the target may be one", path)
-        return sources[0], read_target(tree[names[1]], tree)
+        return sources[0], read_target(tree[names[1]])
 
     return parse
 

@@ -61,7 +61,6 @@ class FramesCodec:
     """
 
     kind = "frames"
-    reads_files = False
     row_type: np.dtype[Any] = np.dtype(np.float32)
 
     def __init__(self, config: FramesConfig, scale: Sequence[float], offset: Sequence[float]) -> None:

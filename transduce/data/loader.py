@@ -1,8 +1,8 @@
 """From the user's files to batches: the data settings, the loader, and `prepare`, which does all of it.
 
 In: `DataConfig` and a seed. Out: codecs, a training and a validation loader, validation strings, and a report.
-The decision a reader would question: batches of text and numbers are made in the training thread. Making one is a few copies
-out of mapped memory, well below a hundredth of a training step on a processor; only sounds and pictures are opened ahead.
+The decision a reader would question: batches are made in the training thread. Making one is a few copies out of mapped memory, a
+hundredth of a training step on a processor, and a queue between them would be one more thing that can hang.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,15 @@ import sentencepiece
 import torch
 from pydantic import Field, model_validator
 
-from transduce.data.ahead import ahead
 from transduce.data.batch import Batch
 from transduce.data.cache import Cache, default_cache, key_of
-from transduce.data.codec import NOTHING_TO_LEARN, VALUE_KINDS, Codec, CodecConfig, fit_codec, load_codec
+from transduce.data.codec import VALUE_KINDS, Codec, CodecConfig, fit_codec, load_codec
 from transduce.data.examples import CorpusConfig, Errors, Reading, Record, read_pairs
 from transduce.data.plan import BatchPlan, Rows, corpus_counts, epoch_rows, example_keys, generator, numbers, plan_batches
 from transduce.data.report import CorpusReport, DataReport, Lossless, merge_lossless
 from transduce.data.store import PairStore, StoreOptions, build_store, corpus_key
 from transduce.data.text import SentencePieceConfig
-from transduce.data.values import BadValueError, Value
+from transduce.data.values import Value
 from transduce.data.windows import WindowsConfig
 from transduce.errors import ConfigError, DataError
 from transduce.settings import Settings
@@ -38,15 +37,15 @@ class DataConfig(Settings):
     valid: CorpusConfig
     """The corpus that training is judged by."""
     source_codec: CodecConfig = SentencePieceConfig()
-    """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, audio, image, or frames for numbers."""
+    """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers."""
     target_codec: CodecConfig = SentencePieceConfig()
-    """What targets are; its `kind` is sentencepiece, characters, bytes or words for texts, or frames for numbers."""
+    """What targets are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers."""
     joint_vocabulary: bool = False
     """One codec for both ends, learned from both. It is enough to describe it as one of source_codec and target_codec."""
     errors: Errors = "strict"
     """`strict` stops at the first bad record with file and line; `tolerant` leaves bad records out and counts them."""
     max_source_tokens: int = Field(default=256, ge=2)
-    """Longest source: tokens with the end of sequence, frames of 10 ms of sound, steps of a track. Longer pairs are counted, reported and
+    """Longest source: tokens with the end of sequence, or steps of a track. Longer pairs are counted, reported and
     left out of training."""
     max_target_tokens: int = Field(default=256, ge=2)
     """Longest target: tokens with the end of sequence, or steps of a track. Longer pairs are counted, reported and left out of training."""
@@ -56,8 +55,6 @@ class DataConfig(Settings):
     """Budget of a batch, padding included: max(source width, target width) * rows."""
     windows: WindowsConfig | None = None
     """How tables of tracks (corpora of format tracks) are read and cut into what is observed and what is predicted."""
-    workers: int = Field(default=2, ge=0)
-    """Threads that open sounds and pictures ahead of training; 0 = the training thread does it. Texts and numbers need none."""
     cache_dir: Path | None = None
     """Where encoded data and learned codecs are kept between runs; None = `transduce` in the XDG cache home."""
 
@@ -115,7 +112,6 @@ class Loader:
         self._firsts = np.cumsum([0, *self.sizes])
         self._codecs = codecs
         self._budget = config.max_tokens_per_batch
-        self._workers = config.workers if codecs[0].reads_files or codecs[1].reads_files else 0
         self._seed = seed
         mixed = seed is not None and len(stores) > 1
         self.counts = corpus_counts(self.sizes, weights=config.weights, temperature=config.temperature) if mixed else self.sizes
@@ -155,20 +151,18 @@ class Loader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on, which costs the same wherever it is."""
         plan = self.plan(epoch)
-        return ahead(lambda index: self.gather(plan.batch(index), epoch), range(start, len(plan)), workers=self._workers)
+        for index in range(start, len(plan)):
+            yield self.gather(plan.batch(index), epoch)
 
     def gather(self, rows: Rows, epoch: int = 0) -> Batch:
-        """The examples numbered `rows` (B,) as a batch of that epoch. Raises DataError for a file that turns out to be damaged."""
+        """The examples numbered `rows` (B,) as a batch of that epoch."""
         owners = np.searchsorted(self._firsts, rows, side="right") - 1
         places = [(self.stores[owner], int(row - self._firsts[owner])) for owner, row in zip(owners, rows, strict=True)]
         counts = [len(store.targets(number)) for store, number in places]
         keys = None if self._seed is None else example_keys(rows, seed=self._seed, epoch=epoch)
-        try:
-            source = self._codecs[0].collate([store.source.row(number) for store, number in places], keys)
-            targets = [store.target.row(at) for store, number in places for at in store.targets(number)]
-            target = self._codecs[1].collate(targets, None if keys is None else keys.repeat(counts))
-        except BadValueError as error:
-            raise DataError(f"{error} (data.errors: tolerant opens every file before training and leaves out the damaged ones)") from None
+        source = self._codecs[0].collate([store.source.row(number) for store, number in places], keys)
+        targets = [store.target.row(at) for store, number in places for at in store.targets(number)]
+        target = self._codecs[1].collate(targets, None if keys is None else keys.repeat(counts))
         several = None if max(counts, default=1) == 1 else torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts))
         return Batch(torch.from_numpy(rows.astype(np.int64)), source, target, several)
 
@@ -259,7 +253,7 @@ def _fitted_codecs(config: DataConfig, seed: int, cache: Cache) -> tuple[Codec, 
 def _fitted(config: DataConfig, settings: CodecConfig, *, ends: tuple[int, ...], seed: int, cache: Cache) -> Codec:
     """The codec learned from the given ends of all training corpora, from the cache if they have not changed."""
     brought = None if settings.kind != "sentencepiece" or settings.model_file is None else settings.model_file
-    if brought is not None or settings.kind in NOTHING_TO_LEARN:
+    if brought is not None or settings.kind == "bytes":
         return fit_codec(settings, (), seed)
     tree = {
         "corpora": [corpus_key(corpus, cache, config.reading) for corpus in config.train],

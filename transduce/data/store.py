@@ -1,12 +1,11 @@
 """Encoded examples in memory-mapped arrays: what a corpus becomes before training.
 
 In: a corpus and two codecs. Out: a `PairStore`, cached by content. Ten million pairs of text are a few hundred megabytes of
-16-bit ids on disk, of which the operating system keeps in memory what it has room for; of sounds only the names are stored.
+16-bit ids on disk, of which the operating system keeps in memory what it has room for.
 The decision a reader would question: examples that are too long are left out here, once, and counted, so that nothing
 later has to look at lengths again.
 """
 
-import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from transduce.data.codec import Codec
 from transduce.data.examples import CorpusConfig, Errors, Reading, Record, read_pairs
 from transduce.data.report import CorpusReport, DataReport, LengthStatistics
 from transduce.data.sampling import EvenSample
-from transduce.data.values import BadValueError, Row, Value
+from transduce.data.values import Row, Value
 from transduce.errors import DataError
 
 FORMAT = 2
@@ -108,18 +107,7 @@ def corpus_key(corpus: CorpusConfig, cache: Cache, reading: Reading) -> dict[str
     """What decides the records of a corpus: the content of its files and how they are read."""
     columns = None if corpus.path is None else [None if end is None else str(end) for end in (corpus.source, corpus.target)]
     files = [[cache.digest(path), path.suffix == ".gz"] for path in corpus.files]
-    root = None if corpus.root is None else [str(corpus.root.absolute()), _stamp(corpus.root)]
-    beside = str(corpus.files[0].parent.absolute()) if "media" in (reading.source, reading.target) and corpus.root is None else None
-    return {"files": files, "form": corpus.resolved_format, "columns": columns, "root": root, "beside": beside, "reading": reading.tree()}
-
-
-def _stamp(root: Path) -> str:
-    """Changes when a file in a folder of media, or an archive, changes: a hash of names, sizes and times."""
-    digest = hashlib.sha256()
-    for path in [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file()):
-        state = path.stat()
-        digest.update(f"{path.relative_to(root.parent)} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    return {"files": files, "form": corpus.resolved_format, "columns": columns, "reading": reading.tree()}
 
 
 def _write_store(directory: Path, corpus: CorpusConfig, *, codecs: tuple[Codec, Codec], options: StoreOptions) -> None:
@@ -131,7 +119,7 @@ def _write_store(directory: Path, corpus: CorpusConfig, *, codecs: tuple[Codec, 
     try:
         for chunk in _chunks(records):
             encoded = _encoded(chunk, codecs)
-            kept = list(_keep(chunk, encoded, codecs=codecs, options=options, entry=report.corpora[0]))
+            kept = list(_keep(chunk, encoded, options=options, entry=report.corpora[0]))
             writers[0].add([encoded[number][0] for number in kept])
             writers[1].add([row for number in kept for row in encoded[number][1]])
             samples[0].add(chunk[number].source for number in kept)
@@ -165,7 +153,6 @@ def _keep(
     chunk: Sequence[Record],
     encoded: Sequence[tuple[Row, list[Row]]],
     *,
-    codecs: tuple[Codec, Codec],
     options: StoreOptions,
     entry: CorpusReport,
 ) -> Iterator[int]:
@@ -174,7 +161,7 @@ def _keep(
     count = entry.note if options.validation else entry.skip
     suffix = " for the validation loss, still generated from" if options.validation else ""
     for number, (record, (source, targets)) in enumerate(zip(chunk, encoded, strict=True)):
-        problem = _problem(source, targets, codecs=codecs, verify=options.errors == "tolerant")
+        problem = next((row.problem for row in (source, *targets) if row.problem is not None), None)
         if problem is not None:
             if options.errors == "strict":
                 raise DataError(f"{record.place}: {problem} (data.errors: tolerant leaves such examples out and counts them)")
@@ -186,18 +173,6 @@ def _keep(
             count(f"{long[0]}{suffix}", record.place)
         else:
             yield number
-
-
-def _problem(source: Row, targets: Sequence[Row], *, codecs: tuple[Codec, Codec], verify: bool) -> BadValueError | None:
-    """Why a record cannot be used. verify: also open what a batch will open, so that nothing is missed later."""
-    ends = [(codecs[0], source), *((codecs[1], target) for target in targets)]
-    try:
-        for codec, row in ends:
-            if row.problem is None and verify and codec.reads_files:
-                codec.collate([row.data], None)
-    except BadValueError as error:
-        return error
-    return next((row.problem for _, row in ends if row.problem is not None), None)
 
 
 class _ArrayWriter:

@@ -31,7 +31,6 @@ class TextCodec(ABC):
     vocabulary: Vocabulary
     digest: str
     """SHA-256 of everything that decides what the codec does."""
-    reads_files = False
 
     @abstractmethod
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:

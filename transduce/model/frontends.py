@@ -41,28 +41,13 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Waveform:
-    """Sound: samples in [-1, 1] at a fixed rate."""
-
-    sample_rate_hz: int
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Pictures in RGB of one size."""
-
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
 class Steps:
     """Frames of `size` numbers."""
 
     size: int
 
 
-EndShape = Vocabulary | Waveform | Pixels | Steps
+EndShape = Vocabulary | Steps
 """What a model must know of one end of its data."""
 
 

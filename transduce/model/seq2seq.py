@@ -46,8 +46,6 @@ class ModelConfig(Settings):
     """Share of embedding elements zeroed in training."""
     word_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of whole tokens replaced by the unknown token in training, source and target."""
-    ctc: bool = False
-    """Give the encoder an output layer of its own, for training and search with CTC (Watanabe 2017); the target must be text."""
     reverse_source: bool = False
     """Feed the source right to left (Sutskever 2014)."""
     max_source_length: int = Field(default=1024, ge=1)
@@ -57,10 +55,7 @@ class ModelConfig(Settings):
 
 
 class Seq2Seq(nn.Module):
-    """Encoder-decoder from any source to any target. Shapes: see `transduce.model`.
-
-    `ctc` is an output layer over encoder states, for training and search with CTC (Watanabe 2017); None = there is none.
-    """
+    """Encoder-decoder from any source to any target. Shapes: see `transduce.model`."""
 
     def __init__(
         self,
@@ -70,7 +65,6 @@ class Seq2Seq(nn.Module):
         embedding: TargetEmbedding,
         decoder: Decoder[State],
         head: Head,
-        ctc: TokenHead | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend
@@ -78,7 +72,6 @@ class Seq2Seq(nn.Module):
         self.embedding = embedding
         self.decoder = decoder
         self.head = head
-        self.ctc = ctc
 
     def encode(self, source: Padded) -> Memory:
         """Padded -> Memory of B sources, projected for the decoder."""
@@ -131,8 +124,7 @@ def build_model(config: ModelConfig, source: EndShape, target: EndShape) -> Seq2
     encoder = build_encoder(config.encoder, frontend.output_size)
     decoder = build_decoder(config.decoder, config.embedding_size, encoder)
     head = TokenHead(decoder.output_size, words.size, tied=None if config.tie == "none" else embedding.weight)
-    ctc = TokenHead(encoder.output_size, words.size, tied=None) if config.ctc else None
-    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head, ctc=ctc)
+    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head)
 
 
 def build_track_model(config: ModelConfig, source: EndShape, size: int) -> Seq2Seq:

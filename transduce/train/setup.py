@@ -90,8 +90,7 @@ def absolute_paths(config: RunConfig) -> RunConfig:
 
 def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:
     if corpus.path is not None:
-        named = {"path": corpus.path, "root": corpus.root, "split": corpus.split}
-        return corpus.model_copy(update={name: path.absolute() for name, path in named.items() if path is not None})
+        return corpus.model_copy(update={"path": corpus.path.absolute()})
     source, target = (path.absolute() for path in corpus.files)
     return corpus.model_copy(update={"source": source, "target": target})
 
