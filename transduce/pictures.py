@@ -70,7 +70,7 @@ def length_png(path: Path, systems: Mapping[str, Sequence[LengthScore]]) -> None
         axes.set_xlabel(f"source length in {groups[0].unit}")
         axes.set_ylabel(groups[0].score.name)
         _tidy(axes)
-        axes.legend(frameon=False)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
 
 
 @dataclass(frozen=True)
