@@ -48,6 +48,7 @@ Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; its
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model directory.")]
 Ensemble = Annotated[list[Path] | None, typer.Option("--ensemble", help="One more MODEL with the same target codec; may be repeated.")]
 Beam = Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept per sentence; 1 is greedy. [model's own]")]
+MediaRoot = Annotated[Path | None, typer.Option("--media", metavar="DIR|TAR", help="Where the recordings or pictures are that are named.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads. [all cores]")]
 
 
@@ -103,17 +104,18 @@ def predict(
     prefix_file: Annotated[Path | None, typer.Option("--prefix-file", metavar="FILE", help="One beginning per source line.")] = None,
     ensemble: Ensemble = None,
     threads: Threads = None,
+    media: MediaRoot = None,
     chunk_lines: Annotated[int | None, typer.Option("--chunk-lines", min=1, help="Lines answered at once. [1024, terminal 1]")] = None,
 ) -> None:
     """Predict one target per source line.
 
-    As many lines come out as went in, in their order. A source is a text, or numbers: a list of frames as JSON; or the input is a table
-    of tracks.
+    As many lines come out as went in, in their order. A source is a text; or the name of a recording or picture; or numbers, a list of
+    frames as JSON. The input may also be one recording or picture, or a table of tracks.
     """
     from transduce.commands.predict import PredictOptions, predict_lines
 
-    shape = PredictOptions(style=style, prefix=prefix, prefix_file=prefix_file, chunk_lines=chunk_lines, beam=beam, num_best=num_best)
-    predict_lines([model, *(ensemble or [])], source, output=output, options=shape, words=words or [], threads=threads)
+    asked = PredictOptions(style, prefix, prefix_file=prefix_file, chunk_lines=chunk_lines, beam=beam, num_best=num_best, media=media)
+    predict_lines([model, *(ensemble or [])], source, output=output, options=asked, words=words or [], threads=threads)
 
 
 @app.command()
@@ -131,12 +133,13 @@ def evaluate(
     beam: Beam = None,
     ensemble: Ensemble = None,
     threads: Threads = None,
+    media: MediaRoot = None,
 ) -> None:
     """Score a model against references."""
     from transduce.commands.evaluate import EvaluateOptions, Examples, evaluate_files
 
     options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, baseline=baseline, beam=beam)
-    examples = Examples(source, target or [], data)
+    examples = Examples(source, target or [], data, media)
     evaluate_files([model, *(ensemble or [])], examples, options=options, words=words or [], threads=threads)
 
 

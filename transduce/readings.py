@@ -61,7 +61,7 @@ class Readings:
 
 def read_values(members: Sequence[Member], values: Sequence[Value], *, longest: int, refuse: bool, first_line: int) -> Readings:
     """The sources as each member reads them. With `refuse`, one longer than `longest` positions raises DataError with its line."""
-    readings = [member.source_codec.rows(values) for member in members]
+    readings = [member.source_codec.rows(values, thorough=True) for member in members]
     lengths = [max(row.width for row in rows) for rows in zip(*readings, strict=True)]
     flags: list[tuple[str, ...]] = []
     codec = members[0].source_codec

@@ -9,7 +9,7 @@ from pathlib import Path
 from transduce.commands.ask import search_settings, writes_numbers
 from transduce.commands.tracks import score_tracks, show_scores
 from transduce.data.lines import read_lines
-from transduce.data.sources import read_examples
+from transduce.data.sources import read_examples, read_sources
 from transduce.data.values import Value, shown
 from transduce.errors import ConfigError, DataError, StorageError
 from transduce.evaluate import Evaluation, compare, evaluate, write_report
@@ -32,11 +32,15 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Examples:
-    """What is evaluated on: a file of sources and files of references, or one file `data` of examples like the training data."""
+    """What is evaluated on: a file of sources and files of references, or one file `data` of examples like the training data.
+
+    media: folder or .tar archive of the recordings or pictures that `data` names.
+    """
 
     source: Path | None = None
     targets: Sequence[Path] = ()
     data: Path | None = None
+    media: Path | None = None
 
     def check(self) -> None:
         """Raises ConfigError unless it is one of the two."""
@@ -58,9 +62,8 @@ def evaluate_files(
     if writes_numbers(models[0]):
         _evaluate_tracks(models, examples, options=options, words=words, threads=threads)
         return
-    files = None if examples.data is not None else _pairs_of_files(examples)
     predictor = Predictor.load(list(models), threads=threads)
-    sources, references = files or _pairs_of_data(examples, predictor)
+    sources, references = _pairs_of_data(examples, predictor) if examples.data is not None else _pairs_of_files(examples, predictor)
     search = search_settings(predictor.search, words, beam=options.beam)
     names = [name.strip() for name in (options.metrics or DEFAULT_METRICS).split(",") if name.strip()]
     evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=", ".join(map(str, models)))
@@ -73,24 +76,26 @@ def evaluate_files(
         _write_json(options.json_output, evaluation.to_dict())
 
 
-def _pairs_of_files(examples: Examples) -> tuple[list[Value], list[list[str]]]:
+def _pairs_of_files(examples: Examples, predictor: Predictor) -> tuple[list[Value], list[list[str]]]:
     """Sources and their references from aligned files of lines."""
     source = examples.source or Path()
-    sources = list(read_lines(source))
+    sources: list[Value] = list(
+        read_lines(source) if predictor.data is None else read_sources(source, predictor.data, examples.media)
+    )
     references = [list(read_lines(path)) for path in examples.targets]
     for path, lines in zip(examples.targets, references, strict=True):
         if len(lines) != len(sources):
             raise DataError(f"has {len(lines)} lines, but {source} has {len(sources)}", path)
     if not sources:
         raise DataError("is empty: there is nothing to evaluate", source)
-    return list(sources), [list(lines) for lines in zip(*references, strict=True)]
+    return sources, [list(lines) for lines in zip(*references, strict=True)]
 
 
 def _pairs_of_data(examples: Examples, predictor: Predictor) -> tuple[list[Value], list[list[str]]]:
     """Sources and their references from one file of examples, read as the training data was."""
     if examples.data is None or predictor.data is None:
         raise ConfigError("this model does not tell how its data was read: use --source and --target")
-    records = read_examples(examples.data, predictor.data)
+    records = read_examples(examples.data, predictor.data, examples.media)
     return [record.source for record in records], [[shown(target) for target in record.targets] for record in records]
 
 

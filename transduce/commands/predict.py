@@ -32,7 +32,7 @@ SECONDS_BETWEEN_NEWS = 10.0
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How predictions are asked for and written. `style` is text or jsonl."""
+    """How predictions are asked for and written. `style` is text or jsonl. `media` is where the recordings or pictures are."""
 
     style: str = "text"
     prefix: str | None = None
@@ -40,6 +40,7 @@ class PredictOptions:
     chunk_lines: int | None = None
     beam: int | None = None
     num_best: int | None = None
+    media: Path | None = None
 
 
 @dataclass
@@ -66,7 +67,7 @@ def predict_lines(
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
     size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
     path = None if source == "-" else Path(source)
-    lines = read_lines(path) if predictor.data is None else read_sources(path, predictor.data)
+    lines = read_lines(path) if predictor.data is None else read_sources(path, predictor.data, options.media)
     if options.prefix is None and options.prefix_file is None:
         predictions = predictor.predict_stream(lines, search=search, chunk_lines=size)
     else:

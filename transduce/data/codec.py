@@ -55,8 +55,11 @@ class Codec(Protocol):
         """Type of the stored numbers."""
         ...
 
-    def rows(self, values: Sequence[Any]) -> list[Row]:
-        """A row for each value; one that cannot be read has an empty row with its `problem`."""
+    def rows(self, values: Sequence[Any], *, thorough: bool = False) -> list[Row]:
+        """A row for each value; one that cannot be read has an empty row with its `problem`.
+
+        thorough: read the whole of a media file, not only what its length can be told from.
+        """
         ...
 
     def collate(self, rows: Sequence[NDArray[Any]], keys: NDArray[np.uint64] | None) -> Padded:

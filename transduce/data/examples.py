@@ -2,7 +2,7 @@
 
 In: paths. Out: `Record`s with the place they came from, one at a time, never a whole file.
 The decision a reader would question: what a field means is decided by the codec of its end, not by the file format; the same
-JSONL reader serves texts and numbers.
+JSONL reader serves texts, names of media files and numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,6 +39,8 @@ class CorpusConfig(Settings):
     """One TSV or JSONL file that holds both ends (default columns 0 and 1, default fields "source" and "target")."""
     format: Literal["auto", "lines", "tsv", "jsonl", "tracks"] = "auto"
     """`auto` goes by the file ending (.tsv, .tab, .jsonl, .ndjson, each also with .gz; .csv, .npy and .parquet are tables of tracks)."""
+    media: Path | None = None
+    """Folder or uncompressed .tar archive of the recordings or pictures that the records name. None = the folder of the file."""
     weight: float | None = Field(default=None, gt=0)
     """Share of this corpus relative to the others' weights. All corpora have one, or none has."""
 
@@ -68,6 +70,11 @@ class CorpusConfig(Settings):
         if self.path is None:
             return Path(str(self.source)), Path(str(self.target))
         return (self.path,)
+
+    @property
+    def media_root(self) -> Path:
+        """Where the media files are that the records name."""
+        return self.media or self.files[0].parent
 
     @property
     def name(self) -> str:
@@ -180,7 +187,7 @@ def _readers(corpus: CorpusConfig, reading: Reading, names: tuple[str, str]) -> 
     paths = corpus.files[0], corpus.files[-1] if corpus.path is None else corpus.files[0]
     kinds = reading.source, reading.target
     source, target = (
-        field_reader(kind, name=name, path=path) for kind, name, path in zip(kinds, names, paths, strict=True)
+        field_reader(kind, name=name, path=path, root=corpus.media_root) for kind, name, path in zip(kinds, names, paths, strict=True)
     )
     return source, target
 
@@ -194,7 +201,7 @@ def _aligned_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
             raise BadRecordError("unpaired line", f"{source} has no such line, {target} goes on: the files differ in length", target)
         if second is None:
             raise BadRecordError("unpaired line", f"{target} has no such line, {source} goes on: the files differ in length", source)
-        return read_source(decoded(first, source))[0], read_target(decoded(second, target))
+        return read_source(decoded(first, source), {})[0], read_target(decoded(second, target), {})
 
     return parse
 
@@ -221,7 +228,8 @@ def _column_parser(corpus: CorpusConfig, lines: Iterator[NumberedRaws], reading:
         width = width or max(len(cells), max(columns) + 1)
         if len(cells) != width:
             raise BadRecordError("wrong number of columns", f"{len(cells)} instead of {width}", path)
-        return read_source(cells[columns[0]])[0], read_target(cells[columns[1]])
+        record = dict(zip(header, cells, strict=False))
+        return read_source(cells[columns[0]], record)[0], read_target(cells[columns[1]], record)
 
     return parse
 
@@ -233,10 +241,10 @@ def _json_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
 
     def parse(raws: Raws) -> Pair:
         tree = json_fields(decoded(raws[0] or b"", path), names, path)
-        sources = read_source(tree[names[0]])
+        sources = read_source(tree[names[0]], tree)
         if len(sources) != 1:
             raise BadRecordError("several sources", f"{names[0]!r} is a list; only the target may be one", path)
-        return sources[0], read_target(tree[names[1]])
+        return sources[0], read_target(tree[names[1]], tree)
 
     return parse
 

@@ -1,24 +1,25 @@
-"""One field of a record, as one end of a pair reads it: a text, or numbers.
+"""One field of a record, as one end of a pair reads it: a text, the name of a media file, or numbers.
 
 In: bytes of a line or a value of a JSON object. Out: `Value`s. The decision a reader would question: a field that holds a list of
 texts is one source's several targets (captions of one picture), never a text joined from parts.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from transduce.data.values import Track, Value
+from transduce.data.media import media_from_fields
+from transduce.data.values import BadValueError, Media, Track, Value
 
-ValueKind = Literal["text", "frames"]
-"""What one end of a pair is: texts, or tracks of numbers."""
+ValueKind = Literal["text", "media", "frames"]
+"""What one end of a pair is: texts, references to media files, tracks of numbers."""
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-EndReader = Callable[[object], tuple[Value, ...]]
-"""From a field's content to one value or several."""
+EndReader = Callable[[object, Mapping[str, Any]], tuple[Value, ...]]
+"""From a field's content, and the other fields of its record, to one value or several."""
 
 
 class BadRecordError(Exception):
@@ -29,13 +30,15 @@ class BadRecordError(Exception):
         self.reason, self.detail, self.path = reason, detail, path
 
 
-def field_reader(kind: ValueKind, *, name: str, path: Path) -> EndReader:
-    """How one end reads its field. name: of the field, for messages."""
+def field_reader(kind: ValueKind, *, name: str, path: Path, root: Path) -> EndReader:
+    """How one end reads its field. name: of the field, for messages. root: where media files are."""
     match kind:
         case "text":
-            return lambda content: _texts(content, name, path)
+            return lambda content, _record: _texts(content, name, path)
+        case "media":
+            return lambda content, record: (_media(content, record, name=name, path=path, root=root),)
         case "frames":
-            return lambda content: (_track(content, name, path),)
+            return lambda content, _record: (_track(content, name, path),)
 
 
 def json_fields(line: str, names: tuple[str, ...], path: Path) -> dict[str, Any]:
@@ -85,6 +88,28 @@ def _text(content: object, name: str, path: Path) -> str:
     except UnicodeEncodeError as error:
         raise BadRecordError("invalid Unicode", f"{name!r}: {error.reason}", path) from None
     return content
+
+
+def _media(content: object, record: Mapping[str, Any], *, name: str, path: Path, root: Path) -> Media:
+    if not isinstance(content, str) or not content:
+        raise BadRecordError("field is not a file name", f"{name!r} is {json.dumps(content)[:60]}", path)
+    try:
+        return media_from_fields(content, root, start=_seconds(record, "start", path), end=_seconds(record, "end", path))
+    except BadValueError as bad:
+        raise BadRecordError(bad.reason, bad.detail, path) from None
+
+
+def _seconds(record: Mapping[str, Any], name: str, path: Path) -> float | None:
+    value = record.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise BadRecordError("field is not a time", f"{name!r} is {json.dumps(value)[:60]}, not seconds from 0 on", path)
+    return seconds
 
 
 def _track(content: object, name: str, path: Path) -> Track:

@@ -151,7 +151,7 @@ class FramesCodec:
         frames = self.encode(value)
         return Row(frames.astype(np.float32).ravel(), len(frames))
 
-    def rows(self, values: Sequence[Track]) -> list[Row]:
+    def rows(self, values: Sequence[Track], *, thorough: bool = False) -> list[Row]:  # noqa: ARG002
         """A row for each track."""
         return attempt(self.row, values)
 

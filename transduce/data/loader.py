@@ -1,8 +1,8 @@
 """From the user's files to batches: the data settings, the loader, and `prepare`, which does all of it.
 
 In: `DataConfig` and a seed. Out: codecs, a training and a validation loader, validation strings, and a report.
-The decision a reader would question: batches are made in the training thread. Making one is a few copies out of mapped memory, a
-hundredth of a training step on a processor, and a queue between them would be one more thing that can hang.
+The decision a reader would question: batches of texts and numbers are made in the training thread. Making one is a few copies out
+of mapped memory, a hundredth of a training step on a processor. Only media files, which must be decoded, are read ahead in threads.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ import sentencepiece
 import torch
 from pydantic import Field, model_validator
 
+from transduce.data.ahead import ahead
 from transduce.data.batch import Batch
 from transduce.data.cache import Cache, default_cache, key_of
 from transduce.data.codec import VALUE_KINDS, Codec, CodecConfig, fit_codec, load_codec
@@ -23,7 +24,7 @@ from transduce.data.plan import BatchPlan, Rows, corpus_counts, epoch_rows, exam
 from transduce.data.report import CorpusReport, DataReport, Lossless, merge_lossless
 from transduce.data.store import PairStore, StoreOptions, build_store, corpus_key
 from transduce.data.text import SentencePieceConfig
-from transduce.data.values import Value
+from transduce.data.values import BadValueError, Value
 from transduce.data.windows import WindowsConfig
 from transduce.errors import ConfigError, DataError
 from transduce.settings import Settings
@@ -55,6 +56,8 @@ class DataConfig(Settings):
     """Budget of a batch, padding included: max(source width, target width) * rows."""
     windows: WindowsConfig | None = None
     """How tables of tracks (corpora of format tracks) are read and cut into what is observed and what is predicted."""
+    workers: int = Field(default=1, ge=0)
+    """Threads that open and decode media files ahead of training; 0 = none. Texts and tracks need none."""
     cache_dir: Path | None = None
     """Where encoded data and learned codecs are kept between runs; None = `transduce` in the XDG cache home."""
 
@@ -112,6 +115,7 @@ class Loader:
         self._firsts = np.cumsum([0, *self.sizes])
         self._codecs = codecs
         self._budget = config.max_tokens_per_batch
+        self._workers = config.workers if "media" in (config.reading.source, config.reading.target) else 0
         self._seed = seed
         mixed = seed is not None and len(stores) > 1
         self.counts = corpus_counts(self.sizes, weights=config.weights, temperature=config.temperature) if mixed else self.sizes
@@ -151,18 +155,20 @@ class Loader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on, which costs the same wherever it is."""
         plan = self.plan(epoch)
-        for index in range(start, len(plan)):
-            yield self.gather(plan.batch(index), epoch)
+        return ahead(lambda index: self.gather(plan.batch(index), epoch), range(start, len(plan)), workers=self._workers)
 
     def gather(self, rows: Rows, epoch: int = 0) -> Batch:
-        """The examples numbered `rows` (B,) as a batch of that epoch."""
+        """The examples numbered `rows` (B,) as a batch of that epoch. Raises DataError for a media file that has become unreadable."""
         owners = np.searchsorted(self._firsts, rows, side="right") - 1
         places = [(self.stores[owner], int(row - self._firsts[owner])) for owner, row in zip(owners, rows, strict=True)]
         counts = [len(store.targets(number)) for store, number in places]
         keys = None if self._seed is None else example_keys(rows, seed=self._seed, epoch=epoch)
-        source = self._codecs[0].collate([store.source.row(number) for store, number in places], keys)
         targets = [store.target.row(at) for store, number in places for at in store.targets(number)]
-        target = self._codecs[1].collate(targets, None if keys is None else keys.repeat(counts))
+        try:
+            source = self._codecs[0].collate([store.source.row(number) for store, number in places], keys)
+            target = self._codecs[1].collate(targets, None if keys is None else keys.repeat(counts))
+        except BadValueError as problem:
+            raise DataError(f"{problem} (data.errors: tolerant reads every file before training and leaves such examples out)") from None
         several = None if max(counts, default=1) == 1 else torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts))
         return Batch(torch.from_numpy(rows.astype(np.int64)), source, target, several)
 

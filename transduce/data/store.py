@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from transduce.data.cache import Cache, key_of
 from transduce.data.codec import Codec
 from transduce.data.examples import CorpusConfig, Errors, Reading, Record, read_pairs
+from transduce.data.media import root_stamp
 from transduce.data.report import CorpusReport, DataReport, LengthStatistics
 from transduce.data.sampling import EvenSample
 from transduce.data.values import Row, Value
@@ -107,7 +108,8 @@ def corpus_key(corpus: CorpusConfig, cache: Cache, reading: Reading) -> dict[str
     """What decides the records of a corpus: the content of its files and how they are read."""
     columns = None if corpus.path is None else [None if end is None else str(end) for end in (corpus.source, corpus.target)]
     files = [[cache.digest(path), path.suffix == ".gz"] for path in corpus.files]
-    return {"files": files, "form": corpus.resolved_format, "columns": columns, "reading": reading.tree()}
+    tree: dict[str, object] = {"files": files, "form": corpus.resolved_format, "columns": columns, "reading": reading.tree()}
+    return tree | ({"media": root_stamp(corpus.media_root)} if "media" in (reading.source, reading.target) else {})
 
 
 def _write_store(directory: Path, corpus: CorpusConfig, *, codecs: tuple[Codec, Codec], options: StoreOptions) -> None:
@@ -118,7 +120,7 @@ def _write_store(directory: Path, corpus: CorpusConfig, *, codecs: tuple[Codec, 
     counts = array("q")
     try:
         for chunk in _chunks(records):
-            encoded = _encoded(chunk, codecs)
+            encoded = _encoded(chunk, codecs, thorough=options.errors == "tolerant")
             kept = list(_keep(chunk, encoded, options=options, entry=report.corpora[0]))
             writers[0].add([encoded[number][0] for number in kept])
             writers[1].add([row for number in kept for row in encoded[number][1]])
@@ -142,9 +144,9 @@ def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _encoded(chunk: Sequence[Record], codecs: tuple[Codec, Codec]) -> list[tuple[Row, list[Row]]]:
-    """Per record the row of its source and those of its targets."""
-    sources = codecs[0].rows([record.source for record in chunk])
+def _encoded(chunk: Sequence[Record], codecs: tuple[Codec, Codec], *, thorough: bool) -> list[tuple[Row, list[Row]]]:
+    """Per record the row of its source and those of its targets. thorough: what is broken must be known, and counted, now."""
+    sources = codecs[0].rows([record.source for record in chunk], thorough=thorough)
     targets = iter(codecs[1].rows([target for record in chunk for target in record.targets]))
     return [(source, list(islice(targets, len(record.targets)))) for record, source in zip(chunk, sources, strict=True)]
 

@@ -62,7 +62,7 @@ class TextCodec(ABC):
         """16 bits where they are enough: ten million pairs are a few hundred megabytes."""
         return np.dtype(np.uint16 if self.vocabulary.size <= SMALL_VOCABULARY else np.int32)
 
-    def rows(self, values: Sequence[str]) -> list[Row]:
+    def rows(self, values: Sequence[str], *, thorough: bool = False) -> list[Row]:  # noqa: ARG002
         """The ids of each text; its width counts the end of sequence."""
         return [Row(ids, len(ids) + 1) for ids in self.encode_many(values)]
 

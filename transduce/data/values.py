@@ -1,16 +1,38 @@
-"""What one end of a pair is before a codec reads it: a text, or a track of numbers.
+"""What one end of a pair is before a codec reads it: a text, a reference to a media file, or a track of numbers.
 
-In: nothing. Out: the two kinds of `Value`, the `Row` that a codec stores for one, and what is raised for one that cannot be read.
-The decision a reader would question: a value that cannot be read becomes a row with its problem, so that whoever asked for many
-gets as many answers.
+In: nothing. Out: the three kinds of `Value`, the `Row` that a codec stores for one, and what is raised for one that
+cannot be read. The decision a reader would question: a picture or a recording is a reference, never its content, so
+that a corpus of a million files is a list of names until a batch needs them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Media:
+    """A file, a member of a .tar archive, or a stretch of one."""
+
+    path: Path
+    """The file itself or the archive."""
+    member: str | None = None
+    """Name inside the archive."""
+    start: float | None = None
+    """Seconds; None = from the beginning."""
+    end: float | None = None
+    """Seconds; None = to the end."""
+
+    def place(self) -> str:
+        """For messages: `train.tar:train/x.flac`, `talk.wav [1.5 s to 9 s]`."""
+        name = str(self.path) if self.member is None else f"{self.path}:{self.member}"
+        if self.start is None and self.end is None:
+            return name
+        return f"{name} [{self.start or 0:g} s to {'the end' if self.end is None else f'{self.end:g} s'}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +46,16 @@ class Track:
     anchor: NDArray[np.float32] | None = None
 
 
-Value = str | Track
+Value = str | Media | Track
 
 
 def shown(value: Value) -> str:
-    """A value in a line of text: a text itself, how many steps of what a track has."""
+    """A value in a line of text: a text itself, the place of a media file, how many steps of what a track has."""
     match value:
         case str():
             return value
+        case Media():
+            return value.place()
         case Track():
             return f"{value.values.shape[0]} steps of {value.values.shape[1]} numbers"
 

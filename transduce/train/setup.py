@@ -89,10 +89,11 @@ def absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:
+    media = {"media": corpus.media and corpus.media.absolute()}
     if corpus.path is not None:
-        return corpus.model_copy(update={"path": corpus.path.absolute()})
+        return corpus.model_copy(update={"path": corpus.path.absolute(), **media})
     source, target = (path.absolute() for path in corpus.files)
-    return corpus.model_copy(update={"source": source, "target": target})
+    return corpus.model_copy(update={"source": source, "target": target, **media})
 
 
 def _absolute_codec(codec: CodecConfig) -> CodecConfig:
