@@ -1,10 +1,10 @@
-"""The file tree of README.md, in reading order, one line per module: the first sentence of its docstring.
+"""The file tree: of README.md what one reads first, of docs/code.md every module, one line each in reading order.
 
-    python scripts/readme_tree.py            # write it
-    python scripts/readme_tree.py --check    # exit 1 if it is out of date
+    python scripts/readme_tree.py            # write both
+    python scripts/readme_tree.py --check    # exit 1 if one is out of date
 
-In: the package. Out: the part of README.md between its two marks. Decision to question: a module's line is what its own
-docstring says first, so it cannot drift from the file; only the order is written down here.
+In: the package. Out: the part of README.md between its two marks, and docs/code.md. Decision to question: a module's line is what
+its own docstring says first, so it cannot drift from the file; only the order is written down here.
 """
 
 import argparse
@@ -12,21 +12,42 @@ import ast
 import re
 import sys
 from pathlib import Path
+from textwrap import wrap
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- tree: written by scripts/readme_tree.py -->", "<!-- end of tree -->"
 WIDTH = 132
-# Folders in reading order, and what is read first inside them; all other files of a folder follow by name.
+# Folders in reading order, and what is read first inside them; the other files of a folder follow by name (in README.md on one line).
 ORDER: dict[str, tuple[str, ...]] = {
-    "": ("errors", "settings", "config", "cli"),
-    "data": ("examples", "report", "text", "symbols", "subwords", "store", "cache", "plan", "loader", "batch"),
-    "model": ("interface", "seq2seq", "layers", "frontends", "recurrent", "recurrent_decoder", "attention", "transformer", "ssru", "heads"),
-    "train": ("settings", "loop", "trainer", "loss", "objective", "optim", "schedule", "validation", "checkpoint"),
-    "decode": ("search", "options", "scorers", "constraints", "beam", "paths"),
-    "metrics": ("score", "overlap", "edits"),
+    "": ("errors", "settings", "config", "contradictions", "cli", "predict", "evaluate", "forecast"),
+    "data": (
+        *("examples", "values", "report", "codec", "text", "symbols", "subwords", "media", "audio", "image", "frames"),
+        *("store", "cache", "plan", "loader", "batch"),
+    ),
+    "model": (
+        *("interface", "seq2seq", "layers", "frontends", "features", "sound", "cnn", "steps", "recurrent", "recurrent_decoder"),
+        *("attention", "stack", "transformer", "conformer", "ssru", "heads"),
+    ),
+    "train": (
+        *("settings", "loop", "setup", "trainer", "loss", "objective", "optim", "schedule", "validation", "checkpoint", "storage"),
+        *("signals", "progress", "finish"),
+    ),
+    "decode": ("search", "options", "scorers", "ctc", "constraints", "beam", "paths", "rollout"),
+    "metrics": ("score", "overlap", "edits", "captions", "tracks"),
     "commands": (),
     "report": (),
 }
+REST = (
+    f"{'presets/*.yaml':<26} Tested settings by name",
+    f"{'tests/':<26} Mirrors the package; tests/invariants/ holds the contract of every encoder with every decoder",
+    f"{'examples/':<26} The demos, and the configurations behind the results",
+    f"{'scripts/, benchmarks/':<26} What writes the results, these trees and the reference of settings; measurements",
+)
+PAGE = """# The code, file by file
+
+Written by `python scripts/readme_tree.py`; do not edit by hand. The order in which data flows is the order in which one reads: the
+files that are read first stand first in each folder, the others follow by name. Each line is what the file says of itself.
+"""
 
 
 def first_sentence(path: Path) -> str:
@@ -43,41 +64,47 @@ def modules_of(folder: Path, first: tuple[str, ...]) -> list[Path]:
     return [found.pop(name) for name in first if name in found] + list(found.values())
 
 
-def tree() -> str:
+def lines_of(name: str, *, whole: bool) -> list[str]:
+    """One folder: a line for each module, or (not whole) for those that are read first, and the names of the others."""
+    folder, first = ROOT / "transduce" / name, ORDER.get(name, ())
+    modules = modules_of(folder, first)
+    shown = [path for path in modules if whole or path.stem in first]
+    lines = [f"transduce/{name}/" if name else "transduce/"]
+    lines += [f"  {path.name:<24} {first_sentence(path)}" for path in shown]
+    others = ", ".join(path.stem for path in modules if path not in shown)
+    return lines + wrap(others, WIDTH, initial_indent="  and " if shown else "  ", subsequent_indent="      ")
+
+
+def tree(*, whole: bool) -> str:
     """The tree as Markdown, without the marks."""
     package = ROOT / "transduce"
     folders = {path.parent.relative_to(package).as_posix() for path in package.rglob("__init__.py")}
     ordered = [name for name in ORDER if (name or ".") in folders] + sorted(folders - {".", *ORDER})
-    lines = ["```"]
-    for name in ordered:
-        folder = package / name
-        lines.append(f"transduce/{name}/" if name else "transduce/")
-        lines += [f"  {path.name:<24} {first_sentence(path)}" for path in modules_of(folder, ORDER.get(name, ()))]
-        if name == "":
-            lines.append(f"  {'presets/*.yaml':<24} Tested settings by name")
-    lines += [
-        f"{'tests/':<26} Mirrors the package; tests/invariants/ holds the contract of every encoder with every decoder",
-        f"{'examples/dates/':<26} The demo;  examples/text/: the configurations behind the results",
-        f"{'scripts/, benchmarks/':<26} What writes the results, this tree and the reference of settings; measurements",
-        "```",
-    ]
-    return "\n".join(lines)
+    lines = [line for name in ordered for line in lines_of(name, whole=whole)]
+    return "\n".join(["```", *lines, *REST, "```"])
+
+
+def pages() -> dict[Path, str]:
+    """What README.md and docs/code.md should be."""
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    return {
+        readme: f"{before}{START}\n\n{tree(whole=False)}\n\n{END}{after}",
+        ROOT / "docs" / "code.md": f"{PAGE}\n{tree(whole=True)}\n",
+    }
 
 
 def main() -> None:
     """Write or check."""
-    parser = argparse.ArgumentParser(description="Write the file tree of README.md.")
-    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    parser = argparse.ArgumentParser(description="Write the file trees of README.md and docs/code.md.")
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    wanted = f"{before}{START}\n\n{tree()}\n\n{END}{after}"
-    if check and wanted != text:
-        sys.exit("the file tree of README.md is out of date: python scripts/readme_tree.py")
-    if not check:
-        readme.write_text(wanted, encoding="utf-8")
+    for path, wanted in pages().items():
+        if check and (not path.exists() or path.read_text(encoding="utf-8") != wanted):
+            sys.exit(f"the file tree of {path.name} is out of date: python scripts/readme_tree.py")
+        if not check:
+            path.write_text(wanted, encoding="utf-8")
 
 
 if __name__ == "__main__":
