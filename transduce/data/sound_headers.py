@@ -71,32 +71,36 @@ def checked(header: Header) -> Header:
 
 
 def _wav(file: BinaryIO, size: int) -> Header:
-    """RIFF chunks up to `data`; RF64 keeps the real length of `data` in `ds64`."""
-    place, form, long_size = 12, None, None
-    while True:
-        file.seek(place)
-        name, length = struct.unpack("<4sI", file.read(8))
-        if name == b"fmt ":
-            form = struct.unpack("<HHIIHH", file.read(16))
-        elif name == b"ds64":
-            long_size = struct.unpack("<QQ", file.read(16))[1]
-        elif name == b"data":
-            break
-        place += 8 + length + length % 2
-    if form is None:
+    """The format, then the length of the samples: as claimed, or all the rest where a program could not go back to fill it in."""
+    chunks, place = _wav_chunks(file)
+    if b"fmt " not in chunks:
         raise BadValueError("not a sound file", "a WAV file without a format chunk in front of its data")
-    tag, channels, rate, _, block, _ = form
+    tag, channels, rate, _, block, _ = struct.unpack("<HHIIHH", chunks[b"fmt "])
     if tag not in WAV_FORMATS:
         return Header("other")
-    present = size - place - 8
-    claimed = present if length in UNKNOWN_SIZES and long_size is None else (long_size if length == 0xFFFFFFFF and long_size else length)
+    (claimed,), present = struct.unpack("<I", chunks[b"data"]), size - place
+    open_end = claimed in UNKNOWN_SIZES
+    if open_end:
+        claimed = struct.unpack("<QQ", chunks[b"ds64"])[1] if b"ds64" in chunks else present
     if claimed > present:
         raise BadValueError("file is cut off", f"{present} of {claimed} bytes of samples are there")
     header = checked(Header("wav", rate, channels))
     if not channels <= block <= 8 * channels:
         raise BadValueError("wrong block size", f"{block} bytes for {channels} channels")
-    reader: Format = "other" if length in UNKNOWN_SIZES and long_size is None else "wav"  # libsndfile believes the 0
+    reader: Format = "other" if open_end and b"ds64" not in chunks else "wav"  # libsndfile believes the 0
     return Header(reader, header.sample_rate_hz, channels, claimed // block)
+
+
+def _wav_chunks(file: BinaryIO) -> tuple[dict[bytes, bytes], int]:
+    """The beginnings of the RIFF chunks (of `data` its length alone) and where the samples start; RF64 has a length in `ds64`."""
+    chunks: dict[bytes, bytes] = {}
+    place = 12
+    while b"data" not in chunks:
+        file.seek(place)
+        name, length = struct.unpack("<4sI", file.read(8))
+        chunks[name] = struct.pack("<I", length) if name == b"data" else file.read(16)
+        place += 8 + (0 if name == b"data" else length + length % 2)
+    return chunks, place
 
 
 def _flac(head: bytes, size: int) -> Header:
