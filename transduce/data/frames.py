@@ -20,6 +20,7 @@ from transduce.data.report import Lossless
 from transduce.data.symbols import digest_of, write_codec
 from transduce.data.values import BadValueError, Row, Track, attempt
 from transduce.data.windows import anchor_of
+from transduce.draws import uniform
 from transduce.errors import ConfigError, DataError
 from transduce.model.frontends import Steps
 from transduce.settings import Settings
@@ -168,7 +169,7 @@ class FramesCodec:
 
     def _vary(self, data: Frames, keys: NDArray[np.uint64]) -> None:
         """Random changes in place. Both ends of an example have the same key, so they are changed alike."""
-        angle, side, size = (_uniform(keys, stream) for stream in range(3))
+        angle, side, size = (uniform(torch.from_numpy(keys.view(np.int64)), stream).numpy() for stream in range(3))
         if self.config.random_rotation:
             cos, sin = np.cos(2 * np.pi * angle)[:, None], np.sin(2 * np.pi * angle)[:, None]
             x, y = data[:, :, 0].copy(), data[:, :, 1].copy()
@@ -228,11 +229,3 @@ def _going_on(anchor: Frames, steps: int, *, ahead: bool) -> Frames:
     """(steps, C): constant velocity from the anchor (2, C) on, or (not ahead) up to it."""
     times = np.arange(1, steps + 1) if ahead else np.arange(1 - steps, 1)
     return np.asarray(anchor[-1] + times[:, None] * (anchor[-1] - anchor[0]), dtype=np.float32)
-
-
-def _uniform(keys: NDArray[np.uint64], stream: int) -> NDArray[np.float64]:
-    """(B,) numbers in [0, 1), one stream of draws for each purpose (splitmix64)."""
-    mixed = keys + np.uint64(0x9E3779B97F4A7C15 * (stream + 1) % (1 << 64))
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) / float(1 << 53))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from transduce.data.batch import Padded
 from transduce.errors import ConfigError
+from transduce.model.features import FeaturesConfig
 from transduce.model.layers import Dropout, random_bytes
 from transduce.settings import Settings
 
@@ -47,7 +48,17 @@ class Steps:
     size: int
 
 
-EndShape = Vocabulary | Steps
+@dataclass(frozen=True)
+class Sound:
+    """Samples at one rate, and what is computed of them. mean, std: of each feature over the training data."""
+
+    sample_rate_hz: int
+    features: FeaturesConfig
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+EndShape = Vocabulary | Steps | Sound
 """What a model must know of one end of its data."""
 
 

@@ -10,18 +10,29 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.data.batch import Batch, Padded
-from transduce.model.frontends import EndShape, Frontend, Steps, TokenEmbedding, TokenFrontend, TokensConfig, Vocabulary, expect_vocabulary
+from transduce.model.frontends import (
+    EndShape,
+    Frontend,
+    Sound,
+    Steps,
+    TokenEmbedding,
+    TokenFrontend,
+    TokensConfig,
+    Vocabulary,
+    expect_vocabulary,
+)
 from transduce.model.heads import TokenHead
 from transduce.model.interface import Decoder, Encoder, Memory, State
 from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoder, RecurrentDecoderConfig
+from transduce.model.sound import SoundConfig, SoundFrontend
 from transduce.model.ssru import SSRUDecoder, SSRUDecoderConfig
 from transduce.model.steps import StepsConfig, StepsEmbedding, StepsFrontend, StepsHead, StepsHeadConfig
 from transduce.model.transformer import TransformerDecoder, TransformerDecoderConfig, TransformerEncoder, TransformerEncoderConfig
 from transduce.settings import Settings
 
 EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")]
-FrontendConfig = Annotated[TokensConfig | StepsConfig, Field(discriminator="kind")]
+FrontendConfig = Annotated[TokensConfig | StepsConfig | SoundConfig, Field(discriminator="kind")]
 TargetEmbedding = TokenEmbedding | StepsEmbedding
 Head = TokenHead | StepsHead
 DecoderConfig = Annotated[RecurrentDecoderConfig | TransformerDecoderConfig | SSRUDecoderConfig, Field(discriminator="kind")]
@@ -31,7 +42,7 @@ class ModelConfig(Settings):
     """The network: a front-end, one encoder, one decoder, and what they share."""
 
     frontend: FrontendConfig = TokensConfig()
-    """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers."""
+    """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers, sound for recordings."""
     encoder: EncoderConfig = TransformerEncoderConfig()
     """The encoder; its `kind` is lstm, gru or transformer."""
     decoder: DecoderConfig = TransformerDecoderConfig()
@@ -148,6 +159,8 @@ def build_frontend(config: ModelConfig, source: EndShape, *, shared: TokenEmbedd
     match config.frontend, source:
         case StepsConfig() as steps, Steps(size):
             return StepsFrontend(steps, size, output_size=config.embedding_size, dropout=config.embedding_dropout)
+        case SoundConfig() as hearing, Sound() as sound:
+            return SoundFrontend(hearing, sound, output_size=config.embedding_size, dropout=config.embedding_dropout)
     return TokenFrontend(shared or token_embedding(config, expect_vocabulary(source, "source")), config.reverse_source)
 
 
