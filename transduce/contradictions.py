@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transduce.config import RunConfig
 
 # The front-ends that each kind of source can have.
-FRONTENDS: dict[str, tuple[str, ...]] = {**dict.fromkeys(TEXT_KINDS, ("tokens",)), "frames": ("steps",)}
+FRONTENDS: dict[str, tuple[str, ...]] = {**dict.fromkeys(TEXT_KINDS, ("tokens",)), "frames": ("steps",), "audio": ("sound",)}
 # Between these, neither a factor of noam's own curve nor a peak learning rate makes sense.
 SMALLEST_NOAM_FACTOR = 0.05
 LARGEST_PEAK = 0.2
@@ -35,6 +35,8 @@ def _ends(config: "RunConfig") -> Iterator[str]:
     kind, fitting = data.source_codec.kind, FRONTENDS[data.source_codec.kind]
     if model.frontend.kind not in fitting:
         yield f"model.frontend.kind = {model.frontend.kind} does not fit: the source is {kind}, use {' or '.join(fitting)}"
+    if target == "media":
+        yield f"data.target_codec.kind = {data.target_codec.kind} is not possible: recordings can only be sources"
     if any(corpus.resolved_format == "tracks" for corpus in (*data.train, data.valid)) and data.windows is None:
         yield "a corpus is a table of tracks: data.windows must tell its columns and how it is cut"
     if source == "text" and data.target_codec.kind == "frames" and data.target_codec.relative != "absolute":

@@ -3,15 +3,18 @@
 import torch
 
 from transduce.data.batch import Batch, Padded
-from transduce.model.frontends import Vocabulary
+from transduce.model.features import FeaturesConfig
+from transduce.model.frontends import Sound, Vocabulary
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 from transduce.model.seq2seq import DecoderConfig, EncoderConfig, ModelConfig, Seq2Seq, build_model
+from transduce.model.sound import SoundConfig
 from transduce.model.ssru import SSRUDecoderConfig
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
 
 TINY = {"width": 16, "heads": 4, "feed_forward": 24, "layers": 2}
 RNN = {"width": 12, "heads": 3, "attention_size": 10}
+SOUND = Sound(8_000, FeaturesConfig(kind="fbank", num_bins=12), (8.0,) * 12, (3.0,) * 12)
 SOURCE = Vocabulary(size=13, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
 TARGET = Vocabulary(size=11, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
 
@@ -43,6 +46,10 @@ DECODERS: dict[str, DecoderConfig] = {
     "ssru": SSRUDecoderConfig(**TINY),
     "ssru-post-grouped": SSRUDecoderConfig(**TINY, norm_place="post", key_value_heads=1),
 }
+SOUND_FRONTENDS: dict[str, SoundConfig] = {
+    "conv2d": SoundConfig(channels=3),
+    "stack": SoundConfig(subsampling="stack", factor=3, normalize="utterance"),
+}
 PAIRS = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
 EACH_ONCE = [(encoder, list(DECODERS)[0 if index else 2]) for index, encoder in enumerate(ENCODERS)] + [("gru", name) for name in DECODERS]
 """Each encoder and each decoder at least once, for what does not depend on the combination."""
@@ -67,3 +74,18 @@ def _rows(lengths: list[int], vocabulary: Vocabulary, generator: torch.Generator
     for row, length in enumerate(lengths):
         data[row, length - 1] = vocabulary.eos_id
     return Padded(data, torch.tensor(lengths))
+
+
+def make_sound_model(frontend: str, encoder: str, decoder: str) -> Seq2Seq:
+    """A tiny model that hears, in evaluation mode."""
+    torch.manual_seed(1)
+    parts = {"frontend": SOUND_FRONTENDS[frontend], "encoder": ENCODERS[encoder], "decoder": DECODERS[decoder]}
+    return build_model(ModelConfig(embedding_size=10, **parts), SOUND, TARGET).eval()
+
+
+def make_sound_batch(source_samples: list[int], target_lengths: list[int]) -> Batch:
+    """Noise, and in the padding more noise: it must not matter. Keys as in training."""
+    generator = torch.Generator().manual_seed(1)
+    data = 0.1 * torch.randn(len(source_samples), max(source_samples), generator=generator)
+    keys = torch.arange(len(source_samples)) * 7919 + 1
+    return Batch(torch.arange(len(source_samples)), Padded(data, torch.tensor(source_samples), keys), _rows(target_lengths, TARGET, generator))

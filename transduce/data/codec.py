@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from transduce.data.audio import AudioCodec, AudioConfig
 from transduce.data.batch import Padded
 from transduce.data.fields import ValueKind
 from transduce.data.frames import FramesCodec, FramesConfig
@@ -25,10 +26,10 @@ from transduce.errors import CheckpointError, ConfigError, DataError
 from transduce.model.frontends import EndShape
 
 TEXT_KINDS = ("sentencepiece", "characters", "bytes", "words")
-VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "frames": "frames"}
+VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "frames": "frames", "audio": "media"}
 
 CodecConfig = Annotated[
-    SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig | FramesConfig, Field(discriminator="kind")
+    SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig | FramesConfig | AudioConfig, Field(discriminator="kind")
 ]
 
 
@@ -98,6 +99,8 @@ def fit_codec(config: CodecConfig, values: Iterable[Any], seed: int) -> Codec:
     """
     if config.kind == "frames":
         return FramesCodec.fit(config, values)
+    if config.kind == "audio":
+        return AudioCodec.fit(config, values, seed)
     return fit_text_codec(config, values, seed)
 
 
@@ -110,6 +113,8 @@ def load_codec(directory: Path) -> Codec:
             return load_text_codec(directory, tree)
         if kind == "frames":
             return FramesCodec.from_tree(tree)
+        if kind == "audio":
+            return AudioCodec.from_tree(tree)
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise CheckpointError(f"{directory}: the codec cannot be read: {error}") from None
     raise CheckpointError(f"{directory / CODEC_FILE}: unknown kind {kind!r} ({', '.join(VALUE_KINDS)})")

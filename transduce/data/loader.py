@@ -38,7 +38,7 @@ class DataConfig(Settings):
     valid: CorpusConfig
     """The corpus that training is judged by."""
     source_codec: CodecConfig = SentencePieceConfig()
-    """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers."""
+    """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers, audio for recordings."""
     target_codec: CodecConfig = SentencePieceConfig()
     """What targets are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers."""
     joint_vocabulary: bool = False
@@ -46,7 +46,7 @@ class DataConfig(Settings):
     errors: Errors = "strict"
     """`strict` stops at the first bad record with file and line; `tolerant` leaves bad records out and counts them."""
     max_source_tokens: int = Field(default=256, ge=2)
-    """Longest source: tokens with the end of sequence, or steps of a track. Longer pairs are counted, reported and
+    """Longest source: tokens with the end of sequence, steps of a track, frames of sound. Longer pairs are counted, reported and
     left out of training."""
     max_target_tokens: int = Field(default=256, ge=2)
     """Longest target: tokens with the end of sequence, or steps of a track. Longer pairs are counted, reported and left out of training."""

@@ -5,11 +5,13 @@ question: members are read at their offsets with `pread`, from an index that is 
 can read one archive at any place without a lock. Names that lead out of an archive, and members that are links, are refused.
 """
 
+import io
 import json
 import os
 import tarfile
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from transduce.errors import DataError
 
 LARGEST_BYTES = 1 << 30
 MOST_ARCHIVES = 64
+WINDOW_BYTES = 1 << 16
 
 
 def media_from_fields(name: str, root: Path, *, start: float | None = None, end: float | None = None) -> Media:
@@ -62,6 +65,49 @@ def read_media(media: Media) -> bytes:
         return _read(media.path, media, offset=offset, size=size)
     except OSError as error:
         raise BadValueError("file cannot be read", f"{media.place()}: {error.strerror or error}") from None
+
+
+def open_media(media: Media) -> BinaryIO:
+    """The file or member, to be read in parts and at any place. Raises BadValueError: missing, not a regular file."""
+    try:
+        if media.member is None:
+            if not media.path.is_file():
+                raise BadValueError("no such file", str(media.path))
+            return media.path.open("rb")
+        offset, size = member_place(media)
+        return io.BufferedReader(_Window(media.path, offset, size), WINDOW_BYTES)
+    except OSError as error:
+        raise BadValueError("file cannot be read", f"{media.place()}: {error.strerror or error}") from None
+
+
+class _Window(io.RawIOBase):
+    """`size` bytes of a file from `offset` on, as if they were a file."""
+
+    def __init__(self, path: Path, offset: int, size: int) -> None:
+        super().__init__()
+        self._handle = os.open(path, os.O_RDONLY)
+        self._offset, self._size, self._place = offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self._place = place + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        return self._place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        content = os.pread(self._handle, max(min(len(buffer), self._size - self._place), 0), self._offset + self._place)
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._handle)
+        super().close()
 
 
 def member_place(media: Media) -> tuple[int, int]:
