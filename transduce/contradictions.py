@@ -78,7 +78,7 @@ def _lengths(config: "RunConfig") -> Iterator[str]:
     for end, part, stack, trained, longest in ends:
         if trained > longest:
             yield f"data.max_{end}_tokens = {trained} is above model.max_{end}_length = {longest}; raise the latter or lower the former"
-        if stack.kind == "transformer" and stack.positions == "learned" and stack.max_positions < longest:
+        if (stack.kind == "transformer" or stack.kind == "conformer") and stack.positions == "learned" and stack.max_positions < longest:
             yield (
                 f"model.{part}.max_positions = {stack.max_positions} is below model.max_{end}_length = {longest}: "
                 "learned positions end there; make them equal, or choose other positions"

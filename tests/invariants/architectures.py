@@ -3,6 +3,7 @@
 import torch
 
 from transduce.data.batch import Batch, Padded
+from transduce.model.conformer import ConformerConfig
 from transduce.model.frontends import Vocabulary
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
@@ -23,6 +24,7 @@ ENCODERS: dict[str, EncoderConfig] = {
     "transformer-post-learned": TransformerEncoderConfig(**TINY, norm_place="post", positions="learned", max_positions=20),
     "transformer-rope-swiglu": TransformerEncoderConfig(**TINY, positions="rope", norm="rms_norm", activation="swiglu", key_value_heads=2),
     "transformer-relative-gelu": TransformerEncoderConfig(**TINY, positions="relative", activation="gelu"),
+    "conformer": ConformerConfig(**TINY, kernel_size=5),
 }
 DECODERS: dict[str, DecoderConfig] = {
     "lstm-none": RecurrentDecoderConfig(kind="lstm", attention="none", layers=2, **RNN),

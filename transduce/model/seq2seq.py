@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.data.batch import Batch, Padded
+from transduce.model.conformer import ConformerConfig, ConformerEncoder
 from transduce.model.frontends import EndShape, Frontend, Steps, TokenEmbedding, TokenFrontend, TokensConfig, Vocabulary, expect_vocabulary
 from transduce.model.heads import TokenHead
 from transduce.model.interface import Decoder, Encoder, Memory, State
@@ -20,7 +21,7 @@ from transduce.model.steps import StepsConfig, StepsEmbedding, StepsFrontend, St
 from transduce.model.transformer import TransformerDecoder, TransformerDecoderConfig, TransformerEncoder, TransformerEncoderConfig
 from transduce.settings import Settings
 
-EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig | ConformerConfig, Field(discriminator="kind")]
 FrontendConfig = Annotated[TokensConfig | StepsConfig, Field(discriminator="kind")]
 TargetEmbedding = TokenEmbedding | StepsEmbedding
 Head = TokenHead | StepsHead
@@ -33,7 +34,7 @@ class ModelConfig(Settings):
     frontend: FrontendConfig = TokensConfig()
     """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers."""
     encoder: EncoderConfig = TransformerEncoderConfig()
-    """The encoder; its `kind` is lstm, gru or transformer."""
+    """The encoder; its `kind` is lstm, gru, transformer or conformer."""
     decoder: DecoderConfig = TransformerDecoderConfig()
     """The decoder; its `kind` is lstm, gru, transformer or ssru."""
     head: StepsHeadConfig = StepsHeadConfig()
@@ -155,6 +156,8 @@ def build_encoder(config: EncoderConfig, input_size: int) -> Encoder:
     """The encoder that a configuration names, for inputs (B, S, input_size)."""
     if config.kind == "transformer":
         return TransformerEncoder(config, input_size)
+    if config.kind == "conformer":
+        return ConformerEncoder(config, input_size)
     return RecurrentEncoder(config, input_size)
 
 
