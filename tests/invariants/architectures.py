@@ -12,6 +12,7 @@ from transduce.model.ssru import SSRUDecoderConfig
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
 
 TINY = {"width": 16, "heads": 4, "feed_forward": 24, "layers": 2}
+LOCATION = {"location_filters": 3, "location_kernel": 4}
 RNN = {"width": 12, "heads": 3, "attention_size": 10}
 SOURCE = Vocabulary(size=13, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
 TARGET = Vocabulary(size=11, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
@@ -20,6 +21,7 @@ ENCODERS: dict[str, EncoderConfig] = {
     "lstm": RecurrentEncoderConfig(kind="lstm", width=12, bidirectional=False),
     "gru": RecurrentEncoderConfig(kind="gru", width=6, layers=2),
     "lstm-deep": RecurrentEncoderConfig(kind="lstm", width=6, layers=3, residual=True, layer_norm=True, variational=True),
+    "lstm-pyramid": RecurrentEncoderConfig(kind="lstm", width=6, layers=3, pyramid=2),
     "transformer-pre-sinusoidal": TransformerEncoderConfig(**TINY),
     "transformer-post-learned": TransformerEncoderConfig(**TINY, norm_place="post", positions="learned", max_positions=20),
     "transformer-rope-swiglu": TransformerEncoderConfig(**TINY, positions="rope", norm="rms_norm", activation="swiglu", key_value_heads=2),
@@ -32,6 +34,8 @@ DECODERS: dict[str, DecoderConfig] = {
     "lstm-additive": RecurrentDecoderConfig(kind="lstm", attention="additive", **RNN),
     "gru-additive-maxout": RecurrentDecoderConfig(kind="gru", attention="additive", layers=2, deep_output="maxout", residual=True, **RNN),
     "gru-additive-after": RecurrentDecoderConfig(kind="gru", attention="additive", attend="after", **RNN),
+    "gru-location": RecurrentDecoderConfig(kind="gru", attention="location", **LOCATION, **RNN),
+    "lstm-location-feeding": RecurrentDecoderConfig(kind="lstm", attention="location", attend="after", layers=2, **LOCATION, **RNN),
     "lstm-dot-feeding": RecurrentDecoderConfig(kind="lstm", attention="dot", layers=2, layer_norm=True, feed_summary=True, **RNN),
     "gru-dot": RecurrentDecoderConfig(kind="gru", attention="dot", input_feeding=False, bridge="zero", **RNN),
     "gru-general-feeding": RecurrentDecoderConfig(kind="gru", attention="general", layers=2, residual=True, variational=True, **RNN),

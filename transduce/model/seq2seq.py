@@ -102,12 +102,13 @@ class Seq2Seq(nn.Module):
         return self.decode(self.memory_of(batch), self.previous(batch.target) if previous is None else previous)[0]
 
     def attention(self, batch: Batch, memory: Memory | None = None) -> Tensor | None:
-        """Attention weights (B, T, S) of the given targets over the source as written; None for a fixed context vector.
+        """Attention weights (B, T, S) of the given targets over the memory in the source's order; None for a fixed context vector.
 
         memory: of the batch, where it is known already.
         """
-        _, weights = self.decode(memory or self.memory_of(batch), self.previous(batch.target), with_attention=True)
-        return None if weights is None else self.frontend.as_written(weights, batch.source)
+        memory = memory or self.memory_of(batch)
+        _, weights = self.decode(memory, self.previous(batch.target), with_attention=True)
+        return None if weights is None else self.frontend.as_written(weights, memory.mask.sum(1))
 
     def previous(self, target: Padded) -> Tensor:
         """(B, T) or (B, T, C): the target shifted right behind its beginning."""

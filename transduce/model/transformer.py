@@ -99,7 +99,8 @@ class PositionShape(Protocol):
 def check_positions(config: PositionShape) -> None:
     """Raises ValueError where the kind of positions does not fit the heads, or the buckets the distance."""
     if config.positions == "rope" and config.width // config.heads % 2:
-        raise ValueError(f"positions rope needs an even head width, not {config.width} / {config.heads} = {config.width // config.heads}")
+        width, heads = config.width, config.heads
+        raise ValueError(f"positions rope needs an even head width, but {width} / {heads} heads = {width // heads}")
     if config.relative_max_distance <= config.relative_buckets // 2:
         raise ValueError(
             f"relative_max_distance {config.relative_max_distance} must exceed half of relative_buckets, {config.relative_buckets // 2}"
@@ -206,9 +207,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         cache = state.cache.opened(position, compute_dtype(hidden))
         bias, rotation = self.positions.bias(hidden, position), self.positions.rotation(hidden, position)
         hidden = hidden.view(num_sentences, -1, self.output_size)  # (B, W, D)
-        mixes = [
-            partial(_step_past, past, cache=cache, layer=layer, bias=bias, rotation=rotation) for layer, past in enumerate(self.pasts)
-        ]
+        mixes = [partial(_step_past, past, cache=cache, layer=layer, bias=bias, rotation=rotation) for layer, past in enumerate(self.pasts)]
         hidden, _ = self.stack(hidden, mixes, memory=memory)
         return hidden.view(-1, self.output_size), TransformerState(cache, position + 1)
 
