@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transduce.data.batch import Batch, Padded
 from transduce.model.conformer import ConformerConfig, ConformerEncoder
 from transduce.model.frontends import EndShape, Frontend, Steps, TokenEmbedding, TokenFrontend, TokensConfig, Vocabulary, expect_vocabulary
-from transduce.model.heads import TokenHead
+from transduce.model.heads import CTCHead, TokenHead
 from transduce.model.interface import Decoder, Encoder, Memory, State
 from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoder, RecurrentDecoderConfig
@@ -39,6 +39,9 @@ class ModelConfig(Settings):
     """The decoder; its `kind` is lstm, gru, transformer or ssru."""
     head: StepsHeadConfig = StepsHeadConfig()
     """How numbers are predicted; for targets of tracks only."""
+    ctc: bool = False
+    """A CTC output layer on the encoder's states beside the decoder (Kim 2017), for sources and targets that run in the same order, such as
+    speech and text; trained by `train.loss.ctc_weight`, used by `search.ctc_weight`."""
     embedding_size: int = Field(default=256, ge=1)
     """Width of the vectors that go into encoder and decoder: embeddings of tokens, lifted frames of numbers."""
     tie: Literal["none", "output", "all"] = "output"
@@ -66,6 +69,7 @@ class Seq2Seq(nn.Module):
         embedding: TargetEmbedding,
         decoder: Decoder[State],
         head: Head,
+        ctc: CTCHead | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend
@@ -73,6 +77,7 @@ class Seq2Seq(nn.Module):
         self.embedding = embedding
         self.decoder = decoder
         self.head = head
+        self.ctc = ctc
 
     def encode(self, source: Padded) -> Memory:
         """Padded -> Memory of B sources, projected for the decoder."""
@@ -126,7 +131,8 @@ def build_model(config: ModelConfig, source: EndShape, target: EndShape) -> Seq2
     encoder = build_encoder(config.encoder, frontend.output_size)
     decoder = build_decoder(config.decoder, config.embedding_size, encoder)
     head = TokenHead(decoder.output_size, words.size, tied=None if config.tie == "none" else embedding.weight)
-    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head)
+    ctc = CTCHead(encoder.output_size, words.size, blank_id=words.pad_id) if config.ctc else None
+    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head, ctc=ctc)
 
 
 def build_track_model(config: ModelConfig, source: EndShape, size: int) -> Seq2Seq:
