@@ -23,7 +23,7 @@ LARGEST_PEAK = 0.2
 
 def check_run(config: "RunConfig") -> None:
     """Raises ConfigError that lists all contradictions of a configuration, one per line."""
-    found = [*_ends(config), *_model(config), *_lengths(config), *_training(config)]
+    found = [*_ends(config), *_model(config), *_lengths(config), *_training(config), *_ctc(config)]
     if found:
         raise ConfigError("\n".join(found))
 
@@ -71,6 +71,21 @@ def _model(config: "RunConfig") -> Iterator[str]:
         yield f"model.decoder.attend = {decoder.attend} needs an attention, but model.decoder.attention = none"
 
 
+def _ctc(config: "RunConfig") -> Iterator[str]:
+    """A CTC layer, its loss and its search belong together."""
+    model, trained, searched = config.model, config.train.loss.ctc_weight, config.search.ctc_weight
+    if trained and not model.ctc:
+        yield f"train.loss.ctc_weight = {trained:g} needs model.ctc = true"
+    if model.ctc and not trained:
+        yield "model.ctc = true has nothing to learn from: set train.loss.ctc_weight, 0.3 or so"
+    if searched and not model.ctc:
+        yield f"search.ctc_weight = {searched:g} needs model.ctc = true and a train.loss.ctc_weight"
+    if model.ctc and VALUE_KINDS[config.data.target_codec.kind] != "text":
+        yield f"model.ctc needs a target of text, not {config.data.target_codec.kind}"
+    if model.ctc and model.reverse_source:
+        yield "model.ctc reads source and target in the same order: set model.reverse_source = false"
+
+
 def _lengths(config: "RunConfig") -> Iterator[str]:
     model = config.model
     ends = (
@@ -80,7 +95,7 @@ def _lengths(config: "RunConfig") -> Iterator[str]:
     for end, part, stack, trained, longest in ends:
         if trained > longest:
             yield f"data.max_{end}_tokens = {trained} is above model.max_{end}_length = {longest}; raise the latter or lower the former"
-        if stack.kind == "transformer" and stack.positions == "learned" and stack.max_positions < longest:
+        if (stack.kind == "transformer" or stack.kind == "conformer") and stack.positions == "learned" and stack.max_positions < longest:
             yield (
                 f"model.{part}.max_positions = {stack.max_positions} is below model.max_{end}_length = {longest}: "
                 "learned positions end there; make them equal, or choose other positions"

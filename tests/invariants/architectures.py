@@ -3,6 +3,7 @@
 import torch
 
 from transduce.data.batch import Batch, Padded
+from transduce.model.conformer import ConformerConfig
 from transduce.model.features import FeaturesConfig
 from transduce.model.frontends import Sound, Vocabulary
 from transduce.model.recurrent import RecurrentEncoderConfig
@@ -13,6 +14,7 @@ from transduce.model.ssru import SSRUDecoderConfig
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
 
 TINY = {"width": 16, "heads": 4, "feed_forward": 24, "layers": 2}
+LOCATION = {"location_filters": 3, "location_kernel": 4}
 RNN = {"width": 12, "heads": 3, "attention_size": 10}
 SOUND = Sound(8_000, FeaturesConfig(kind="fbank", num_bins=12), (8.0,) * 12, (3.0,) * 12)
 SOURCE = Vocabulary(size=13, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
@@ -22,10 +24,12 @@ ENCODERS: dict[str, EncoderConfig] = {
     "lstm": RecurrentEncoderConfig(kind="lstm", width=12, bidirectional=False),
     "gru": RecurrentEncoderConfig(kind="gru", width=6, layers=2),
     "lstm-deep": RecurrentEncoderConfig(kind="lstm", width=6, layers=3, residual=True, layer_norm=True, variational=True),
+    "lstm-pyramid": RecurrentEncoderConfig(kind="lstm", width=6, layers=3, pyramid=2),
     "transformer-pre-sinusoidal": TransformerEncoderConfig(**TINY),
     "transformer-post-learned": TransformerEncoderConfig(**TINY, norm_place="post", positions="learned", max_positions=20),
     "transformer-rope-swiglu": TransformerEncoderConfig(**TINY, positions="rope", norm="rms_norm", activation="swiglu", key_value_heads=2),
     "transformer-relative-gelu": TransformerEncoderConfig(**TINY, positions="relative", activation="gelu"),
+    "conformer": ConformerConfig(**TINY, kernel_size=5),
 }
 DECODERS: dict[str, DecoderConfig] = {
     "lstm-none": RecurrentDecoderConfig(kind="lstm", attention="none", layers=2, **RNN),
@@ -33,6 +37,8 @@ DECODERS: dict[str, DecoderConfig] = {
     "lstm-additive": RecurrentDecoderConfig(kind="lstm", attention="additive", **RNN),
     "gru-additive-maxout": RecurrentDecoderConfig(kind="gru", attention="additive", layers=2, deep_output="maxout", residual=True, **RNN),
     "gru-additive-after": RecurrentDecoderConfig(kind="gru", attention="additive", attend="after", **RNN),
+    "gru-location": RecurrentDecoderConfig(kind="gru", attention="location", **LOCATION, **RNN),
+    "lstm-location-feeding": RecurrentDecoderConfig(kind="lstm", attention="location", attend="after", layers=2, **LOCATION, **RNN),
     "lstm-dot-feeding": RecurrentDecoderConfig(kind="lstm", attention="dot", layers=2, layer_norm=True, feed_summary=True, **RNN),
     "gru-dot": RecurrentDecoderConfig(kind="gru", attention="dot", input_feeding=False, bridge="zero", **RNN),
     "gru-general-feeding": RecurrentDecoderConfig(kind="gru", attention="general", layers=2, residual=True, variational=True, **RNN),
@@ -88,4 +94,5 @@ def make_sound_batch(source_samples: list[int], target_lengths: list[int]) -> Ba
     generator = torch.Generator().manual_seed(1)
     data = 0.1 * torch.randn(len(source_samples), max(source_samples), generator=generator)
     keys = torch.arange(len(source_samples)) * 7919 + 1
-    return Batch(torch.arange(len(source_samples)), Padded(data, torch.tensor(source_samples), keys), _rows(target_lengths, TARGET, generator))
+    source = Padded(data, torch.tensor(source_samples), keys)
+    return Batch(torch.arange(len(source_samples)), source, _rows(target_lengths, TARGET, generator))

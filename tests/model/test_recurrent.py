@@ -4,6 +4,7 @@ import doctest
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from transduce.errors import ConfigError
@@ -228,3 +229,24 @@ def test_memory_of_a_decoder_that_reads_one_summary_only_may_have_any_states() -
     inputs = torch.randn(2, 3, 6)
     assert torch.equal(decoder(inputs, memory)[0], decoder(inputs, other)[0])
     assert decoder(inputs, memory, with_attention=True)[1] is None
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_pyramid_joins_neighbours(kind: str) -> None:
+    """Chan 2016, 3.1: layer j reads [h_2i, h_2i+1] of layer j - 1; an odd last one is followed by zeros."""
+    torch.manual_seed(1)
+    encoder = RecurrentEncoder(RecurrentEncoderConfig(kind=kind, width=4, layers=3, pyramid=2, dropout=0.0), 5).eval()
+    lengths = torch.tensor([7, 4, 5])
+    memory = encoder(torch.randn(3, 7, 5), lengths)
+    assert memory.states.shape == (3, 2, 8) and memory.mask.tolist() == [[True, True], [True, False], [True, True]]
+    inputs = torch.randn(1, 7, 5)
+    below, _ = encoder.layers[0](inputs.transpose(0, 1), torch.tensor([7]), None)
+    pairs = torch.cat([below, torch.zeros(1, 1, 8)]).view(4, 1, 16)
+    middle, _ = encoder.layers[1](pairs, torch.tensor([4]), None)
+    top, _ = encoder.layers[2](middle.view(2, 1, 16), torch.tensor([2]), None)
+    torch.testing.assert_close(encoder(inputs, torch.tensor([7])).states, top.transpose(0, 1))
+
+
+def test_a_pyramid_needs_layers() -> None:
+    with pytest.raises(ValidationError, match="pyramid 2 needs at least 3 layers"):
+        RecurrentEncoderConfig(layers=2, pyramid=2)

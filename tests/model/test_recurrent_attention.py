@@ -7,18 +7,34 @@ from torch import Tensor
 
 from transduce.model import recurrent_attention
 from transduce.model.interface import Memory
-from transduce.model.recurrent_attention import AdditiveAttention, ProductAttention, build_attention
+from transduce.model.location_attention import LocationAttention
+from transduce.model.recurrent_attention import AdditiveAttention, MultiHeadAttention, ProductAttention, RecurrentAttention
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 
 MASK = torch.tensor([[True, True, True, True], [True, True, False, False], [True, False, False, False]])
+
+
+KINDS = ["additive", "dot", "general", "multihead", "location"]
+
+
+def make(kind: str, dropout: float) -> RecurrentAttention:
+    """Queries of 4, states of 6, 2 hidden units or heads."""
+    match kind:
+        case "additive":
+            return AdditiveAttention(4, 6, size=2, dropout=dropout)
+        case "multihead":
+            return MultiHeadAttention(4, 6, heads=2, dropout=dropout)
+        case "location":
+            return LocationAttention(4, 6, size=2, filters=3, kernel=3, dropout=dropout)
+    return ProductAttention(4, 6, learned=kind == "general", dropout=dropout)
 
 
 def memory_of(size: int) -> Memory:
     return Memory(torch.randn(3, 4, size, requires_grad=True), MASK, torch.zeros(3, 1))
 
 
-def read(attention: recurrent_attention.RecurrentAttention, memory: Memory, queries: Tensor) -> tuple[Tensor, Tensor]:
-    context, weights = attention.reader(attention.project(memory), with_weights=True)(queries)
+def read(attention: RecurrentAttention, memory: Memory, queries: Tensor) -> tuple[Tensor, Tensor]:
+    context, weights = attention.reader(attention.project(memory), with_weights=True)(queries, None)
     assert weights is not None
     return context, weights
 
@@ -99,10 +115,10 @@ def test_general_attention_equals_its_formula() -> None:
     torch.testing.assert_close(weights, expected_weights)
 
 
-@pytest.mark.parametrize("kind", ["additive", "dot", "general", "multihead"])
-def test_padding_gets_no_weight(kind: recurrent_attention.AttentionKind) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_gets_no_weight(kind: str) -> None:
     torch.manual_seed(5)
-    attention = build_attention(kind, query_size=4, memory_size=6, size=2, dropout=0.0)
+    attention = make(kind, 0.0)
     memory, queries = memory_of(6), torch.randn(3, 2, 4)
     context, weights = read(attention, memory, queries)
     assert context.shape == (3, 2, attention.context_size) and weights.shape == (3, 2, 4)
@@ -110,10 +126,10 @@ def test_padding_gets_no_weight(kind: recurrent_attention.AttentionKind) -> None
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, 2))
 
 
-@pytest.mark.parametrize("kind", ["additive", "dot", "general", "multihead"])
-def test_attention_dropout_acts_in_training_only(kind: recurrent_attention.AttentionKind) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_dropout_acts_in_training_only(kind: str) -> None:
     torch.manual_seed(6)
-    attention = build_attention(kind, query_size=4, memory_size=6, size=2, dropout=0.5)
+    attention = make(kind, 0.5)
     memory, queries = memory_of(6), torch.randn(3, 2, 4)
     assert not torch.equal(read(attention, memory, queries)[0], read(attention, memory, queries)[0])
     attention.eval()
@@ -123,3 +139,30 @@ def test_attention_dropout_acts_in_training_only(kind: recurrent_attention.Atten
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValidationError, match="heads 3 must divide width 8"):
         RecurrentDecoderConfig(attention="multihead", width=8, heads=3)
+
+
+def test_location_attention_equals_its_formula() -> None:
+    """v . tanh(W q + V h + b + U (F * last weights)), values and every gradient (Chorowski 2015, equations 8 and 9)."""
+    torch.manual_seed(7)
+    attention = LocationAttention(5, 6, size=7, filters=2, kernel=3, dropout=0.0)
+    memory, queries = memory_of(6), torch.randn(3, 2, 5, requires_grad=True)
+    last = (torch.rand(3, 2, 4) * MASK[:, None]).requires_grad_()
+    leaves = [memory.states, queries, last, *attention.parameters()]
+    weighting, pattern = torch.randn(3, 2, 6), torch.randn(3, 2, 4)
+    context, weights = attention.reader(attention.project(memory), with_weights=True)(queries, last)
+    assert weights is not None
+    gradients = torch.autograd.grad((context * weighting).sum() + (weights * pattern).sum(), leaves)
+    padded = torch.nn.functional.pad(last, (1, 1))
+    looked = torch.einsum("bwsk,fk->bwsf", padded.unfold(2, 3, 1), attention.filters[:, 0])
+    pairs = attention.query(queries)[:, :, None] + attention.key(memory.states)[:, None] + looked @ attention.place
+    expected, expected_weights = by_formula(torch.tanh(pairs) @ attention.energy, memory.states)
+    torch.testing.assert_close(context, expected)
+    torch.testing.assert_close(weights, expected_weights)
+    wanted = torch.autograd.grad((expected * weighting).sum() + (expected_weights * pattern).sum(), leaves)
+    for gradient, formula in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, formula, atol=1e-5, rtol=1e-4)
+
+
+def test_location_needs_steps() -> None:
+    with pytest.raises(ValidationError, match="attention location follows its own steps"):
+        RecurrentDecoderConfig(attention="location", attend="after", input_feeding=False)

@@ -57,6 +57,11 @@ class SearchConfig(Settings):
     """Log-probabilities of tokens that are already in the output are multiplied by this (Keskar 2019, 4.1); 1 = off."""
     sampling: SamplingConfig | None = None
     """Sample instead of searching; num_best independent outputs per sentence."""
+    ctc_weight: float = Field(default=0.0, ge=0, le=1)
+    """Share of the model's CTC layer in the score of every token: 0 = the decoder alone; between = both in one search (Watanabe
+    2017, II-C); 1 = CTC alone, the best path with beam_size 1, else prefix beam search (Graves 2006; Hannun 2014)."""
+    ctc_candidates: int = Field(default=64, ge=1)
+    """With vocabularies above 512 tokens: next tokens per hypothesis, best by the decoder, whose CTC score is computed; others come last."""
     allow_unknown: bool = False
     """Whether the unknown token may be produced."""
     batch_tokens: int = Field(default=4096, ge=1)
@@ -68,6 +73,12 @@ class SearchConfig(Settings):
     def _check(self) -> Self:
         if self.sampling is None and self.num_best > self.beam_size:
             raise ValueError(f"num_best={self.num_best} needs a beam_size of at least that, not {self.beam_size}, or sampling")
+        beside = self.min_length or self.min_length_ratio or self.no_repeat_ngram or self.repetition_penalty != 1
+        if self.ctc_weight == 1 and (beside or self.sampling is not None):
+            raise ValueError(
+                "ctc_weight=1 reads the output off the CTC layer: min_length, min_length_ratio, no_repeat_ngram, repetition_penalty and "
+                "sampling need the decoder, so a ctc_weight below 1"
+            )
         if self.max_length is not None and self.min_length > self.max_length:
             raise ValueError(f"min_length={self.min_length} is above max_length={self.max_length}")
         return self

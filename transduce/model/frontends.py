@@ -25,8 +25,8 @@ class Frontend(Protocol):
         """-> (B, S, E), (B,)."""
         ...
 
-    def as_written(self, weights: Tensor, source: Padded) -> Tensor:
-        """Attention (B, T, S) over the vectors, put back into the order of the source."""
+    def as_written(self, weights: Tensor, lengths: Tensor) -> Tensor:
+        """Attention (B, T, S) over a memory of so many real positions (B,), put back into the order of the source."""
         ...
 
 
@@ -126,18 +126,18 @@ class TokenFrontend(nn.Module):
         """Padded (B, S) -> (B, S, E), (B,)."""
         tokens = source.data
         if self.reverse:
-            tokens = tokens.gather(1, reversed_positions(source))
+            tokens = tokens.gather(1, reversed_positions(source.lengths, tokens.shape[1]))
         return self.embedding(tokens), source.lengths
 
-    def as_written(self, weights: Tensor, source: Padded) -> Tensor:
+    def as_written(self, weights: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, S), turned back round if the source was."""
         if not self.reverse:
             return weights
-        return weights.gather(2, reversed_positions(source)[:, None, :].expand_as(weights))
+        return weights.gather(2, reversed_positions(lengths, weights.shape[2])[:, None, :].expand_as(weights))
 
 
-def reversed_positions(source: Padded) -> Tensor:
+def reversed_positions(lengths: Tensor, width: int) -> Tensor:
     """(B, S): for each position the one that it swaps with when real tokens are turned round and padding stays."""
-    positions = torch.arange(source.data.shape[1], device=source.data.device)[None, :]
-    mirrored = source.lengths[:, None] - 1 - positions
+    positions = torch.arange(width, device=lengths.device)[None, :]
+    mirrored = lengths[:, None] - 1 - positions
     return torch.where(mirrored >= 0, mirrored, positions)  # (B, S)

@@ -34,3 +34,25 @@ def token_head(module: nn.Module) -> TokenHead:
         case TokenHead():
             return module
     raise ConfigError("the model's target is numbers, but this needs one that writes text")
+
+
+class CTCHead(nn.Module):
+    """The encoder's states to labels and the blank (Graves 2006), beside a decoder (Kim 2017). The blank is the vocabulary's padding."""
+
+    def __init__(self, input_size: int, vocabulary_size: int, *, blank_id: int) -> None:
+        super().__init__()
+        self.blank_id = blank_id
+        self.linear = nn.Linear(input_size, vocabulary_size)
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """(B, S, D) -> (B, S, V) in float32."""
+        return torch.log_softmax(self.linear(states).float(), dim=-1)
+
+
+def expect_ctc(head: CTCHead | None) -> CTCHead:
+    """The CTC layer of a model that must have one. Raises ConfigError where it has none."""
+    if head is None:
+        raise ConfigError("search.ctc_weight needs a model with a CTC layer: train one with model.ctc = true and train.loss.ctc_weight")
+    return head

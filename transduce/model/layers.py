@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NormKind = Literal["layer_norm", "rms_norm"]
-Activation = Literal["relu", "gelu", "swiglu"]
+Activation = Literal["relu", "gelu", "swish", "swiglu"]
 
 
 class Dropout(nn.Module):
@@ -92,6 +92,8 @@ class FeedForward(nn.Module):
                 inner = functional.relu(inner)
             case "gelu":
                 inner = functional.gelu(inner)
+            case "swish":
+                inner = functional.silu(inner)
             case "swiglu":
                 gate, value = inner.chunk(2, dim=-1)  # (..., F) each
                 inner = functional.silu(gate) * value

@@ -9,11 +9,12 @@ first and leaves the zero start untouched. Nothing is gathered but the last h of
 """
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from transduce.model.interface import Encoder, Memory
 from transduce.model.layers import Dropout
@@ -32,14 +33,23 @@ class RecurrentEncoderConfig(Settings):
     """Hidden units per direction."""
     bidirectional: bool = True
     """Also run from the end to the start; the states are then twice `width` wide."""
+    pyramid: int = Field(default=0, ge=0)
+    """Layers above the first that join each two neighbouring outputs of the one below, so that each halves the length (Listen, Attend
+    and Spell, Chan 2016, 3.1). Below `layers`; 3 makes eight positions one."""
     residual: bool = False
-    """Add the input of every layer but the first to its output."""
+    """Add the input of every layer but the first to its output, where the two are equally wide."""
     layer_norm: bool = False
     """Normalise the outputs of every layer (Ba 2016)."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of the outputs of every layer zeroed in training."""
     variational: bool = False
     """One dropout mask over all positions of a row, also on the fed-back h (Gal & Ghahramani 2016)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.pyramid >= self.layers:
+            raise ValueError(f"pyramid {self.pyramid} needs at least {self.pyramid + 1} layers, the first of which joins nothing")
+        return self
 
 
 class RecurrentEncoder(Encoder):
@@ -59,18 +69,24 @@ class RecurrentEncoder(Encoder):
         self.config = config
         num_directions = 2 if config.bidirectional else 1
         self.output_size = num_directions * config.width
-        sizes = [input_size] + [self.output_size] * (config.layers - 1)
+        joined = [2 * self.output_size] * config.pyramid
+        sizes = [input_size, *joined, *[self.output_size] * (config.layers - 1 - config.pyramid)]
         make = CELLS[config.kind]
         self.layers = nn.ModuleList(RecurrentLayer([make(size, config.width) for _ in range(num_directions)], config) for size in sizes)
         self.summary_size = config.layers * self.output_size * make.num_states
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
-        """inputs: (B, S, E), lengths: (B,) -> states (B, S, D), zero at padding; summary (B, C) as `final_state` reads it."""
-        mask = torch.arange(inputs.shape[1], device=inputs.device)[None, :] < lengths[:, None]  # (B, S)
-        padding = None if bool(mask.all()) else ~mask.t()[:, :, None]  # (S, B, 1)
+        """inputs: (B, S, E), lengths: (B,) -> states (B, S, D), zero at padding; summary (B, C) as `final_state` reads it.
+
+        Each layer of the pyramid halves S and the lengths, rounded up.
+        """
         outputs = inputs.transpose(0, 1).contiguous()  # (S, B, E)
+        mask, padding = _padding(lengths, len(outputs))
         finals = []
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            if 0 < number <= self.config.pyramid:
+                outputs, lengths = join_neighbours(outputs, padding), (lengths + 1) // 2  # (S / 2, B, 2 D)
+                mask, padding = _padding(lengths, len(outputs))
             outputs, final = layer(outputs, lengths, padding)
             finals.append(final)  # (B, num_states, directions * width)
         states = outputs.transpose(0, 1)  # (B, S, D)
@@ -83,6 +99,21 @@ class RecurrentEncoder(Encoder):
         num_states = CELLS[self.config.kind].num_states
         parts = memory.summary.view(memory.summary.shape[0], num_states, -1, self.config.width)  # (B, states, L * directions, D)
         return tuple(part.transpose(0, 1) for part in parts.unbind(1))
+
+
+def _padding(lengths: Tensor, width: int) -> tuple[Tensor, Tensor | None]:
+    """-> mask (B, S), True = real, and its opposite (S, B, 1), time first; None where nothing is padded."""
+    mask = torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]
+    return mask, None if bool(mask.all()) else ~mask.t()[:, :, None]
+
+
+def join_neighbours(outputs: Tensor, padding: Tensor | None) -> Tensor:
+    """(S, B, D) -> (S / 2, B, 2 D), each two neighbours behind one another; an odd last one is followed by zeros, as it is in a batch."""
+    if padding is not None:
+        outputs = outputs.masked_fill(padding, 0)
+    length, num_rows, _ = outputs.shape
+    even = functional.pad(outputs, (0, 0, 0, 0, 0, length % 2))
+    return even.view(-1, 2, num_rows, outputs.shape[2]).transpose(1, 2).flatten(2)
 
 
 class RecurrentLayer(nn.Module):

@@ -2,7 +2,7 @@
 
 In: queries (B, W, D), W hypotheses or target positions of each sentence, and the memory. Out: contexts (B, W, context_size)
 and weights (B, W, S). `project` is called once per sentence; `reader` once per loop or step, and gives the function that
-the steps call, so that products with the memory share one gradient (`shared_products`).
+the steps call, so that products with the memory share one gradient (`shared_products`). Location-aware attention has its own file.
 
 The decision to question: the energies v . tanh(q + k) are computed as -2 v . 1 / (1 + exp(2 q) exp(2 k)), which is the same
 up to a constant that the softmax removes, and needs no exponential per pair (measured: 10 times faster on a CPU). For that
@@ -11,7 +11,7 @@ each of q and k is limited to 20 in size, where tanh has long been flat.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from transduce.model.interface import Memory
 from transduce.model.layers import Dropout
 from transduce.model.shared_products import GradientTape, Shared
 
-AttentionKind = Literal["additive", "dot", "general", "multihead"]
-Reader = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+Reader = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+"""Queries (B, W, D) and the weights of the step before (B, W, S), which only an attention that `follows` reads -> contexts, weights."""
 HIDDEN = torch.finfo(torch.float32).min / 4
 """The score of padding: its softmax is exactly zero, and sums with other scores stay finite."""
 LIMIT = 20.0
@@ -33,9 +33,11 @@ CHUNK = 1 << 20
 
 
 class RecurrentAttention(nn.Module, ABC):
-    """Attention over the memory of a sentence. `context_size` is the width of what it returns."""
+    """Attention over the memory of a sentence. `context_size` is the width of what it returns; an attention that `follows` wants the
+    weights of the step before."""
 
     context_size: int
+    follows: bool = False
 
     @abstractmethod
     def project(self, memory: Memory) -> tuple[Tensor, ...]:
@@ -43,21 +45,11 @@ class RecurrentAttention(nn.Module, ABC):
 
     @abstractmethod
     def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:
-        """keys as `project` made them -> a function from queries (B, W, D) to contexts (B, W, context_size) and weights (B, W, S).
+        """keys as `project` made them -> a function from queries (B, W, D) and the weights of the step before (B, W, S; None where there
+        is none) to contexts (B, W, context_size) and weights (B, W, S).
 
         Where weights are not asked for they may be None.
         """
-
-
-def build_attention(kind: AttentionKind, *, query_size: int, memory_size: int, size: int, dropout: float) -> RecurrentAttention:
-    """The attention of that name. `size`: hidden units of additive attention, or the number of heads of multihead."""
-    match kind:
-        case "additive":
-            return AdditiveAttention(query_size, memory_size, size=size, dropout=dropout)
-        case "dot" | "general":
-            return ProductAttention(query_size, memory_size, learned=kind == "general", dropout=dropout)
-        case "multihead":
-            return MultiHeadAttention(query_size, memory_size, heads=size, dropout=dropout)
 
 
 class AdditiveAttention(RecurrentAttention):
@@ -77,16 +69,16 @@ class AdditiveAttention(RecurrentAttention):
     def project(self, memory: Memory) -> tuple[Tensor, ...]:
         """-> padding bias (B, 1, S), exp(2 keys) (B, S, A) in float32, values (B, S, D)."""
         keys: Tensor = _DoubledExponential.apply(self.key(memory.states))  # type: ignore[no-untyped-call]
-        return _bias(memory.mask), keys, _for_rows(memory.states)
+        return padding_scores(memory.mask), keys, for_rows(memory.states)
 
     def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:  # noqa: ARG002
         """See `RecurrentAttention.reader`."""
         bias, exponentials, states = keys
         query, grown, values = Shared(self.query.weight.t()), _SharedKeys(exponentials), Shared(states)
 
-        def read(queries: Tensor) -> tuple[Tensor, Tensor]:
+        def read(queries: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG001
             asked = query.product(queries.reshape(-1, queries.shape[-1])).view(*queries.shape[:2], -1)  # (B, W, A)
-            return _mix(grown.scores(asked, self.energy) + bias, values, self.dropout)
+            return mix(grown.scores(asked, self.energy) + bias, values, self.dropout)
 
         return read
 
@@ -108,17 +100,17 @@ class ProductAttention(RecurrentAttention):
 
     def project(self, memory: Memory) -> tuple[Tensor, ...]:
         """-> padding bias (B, 1, S), keys (B, S, D), values (B, S, context_size)."""
-        states = _for_rows(memory.states)
-        keys = states if self.key is None else _for_rows(self.key(memory.states))
-        return _bias(memory.mask), keys, states if self.learned else keys
+        states = for_rows(memory.states)
+        keys = states if self.key is None else for_rows(self.key(memory.states))
+        return padding_scores(memory.mask), keys, states if self.learned else keys
 
     def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:  # noqa: ARG002
         """See `RecurrentAttention.reader`."""
         bias, states = keys[0], keys[2]
         turned, values = Shared(keys[1].transpose(1, 2)), Shared(states)
 
-        def read(queries: Tensor) -> tuple[Tensor, Tensor]:
-            return _mix(turned.product(queries).float() + bias, values, self.dropout)
+        def read(queries: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+            return mix(turned.product(queries).float() + bias, values, self.dropout)
 
         return read
 
@@ -139,21 +131,25 @@ class MultiHeadAttention(RecurrentAttention):
 
     def reader(self, keys: tuple[Tensor, ...], *, with_weights: bool) -> Reader:
         """See `RecurrentAttention.reader`."""
-        return lambda queries: self.cross(queries, keys, with_weights=with_weights)
+
+        def read(queries: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor | None]:  # noqa: ARG001
+            return self.cross(queries, keys, with_weights=with_weights)  # type: ignore[no-any-return]
+
+        return read
 
 
-def _bias(mask: Tensor) -> Tensor:
+def padding_scores(mask: Tensor) -> Tensor:
     """(B, S) True = real -> (B, 1, S) float32, 0 where real, hugely negative where padding."""
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, HIDDEN)[:, None]
 
 
-def _mix(scores: Tensor, values: Shared, dropout: Dropout) -> tuple[Tensor, Tensor]:
+def mix(scores: Tensor, values: Shared, dropout: Dropout) -> tuple[Tensor, Tensor]:
     """Scores (B, W, S) in float32, values (B, S, D) -> contexts (B, W, D), weights (B, W, S)."""
     weights = torch.softmax(scores, dim=-1)
     return values.product(dropout(weights)), weights
 
 
-def _for_rows(states: Tensor) -> Tensor:
+def for_rows(states: Tensor) -> Tensor:
     """(B, S, D) in the number format that products of single rows with it are fastest in: float32 on a CPU."""
     return states.float() if states.device.type == "cpu" else states.to(compute_dtype(states))
 

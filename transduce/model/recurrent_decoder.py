@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transduce.errors import ConfigError
 from transduce.model.interface import Decoder, Encoder, Memory
 from transduce.model.layers import Dropout
-from transduce.model.recurrent_attention import RecurrentAttention, build_attention
+from transduce.model.location_attention import LocationAttention
+from transduce.model.recurrent_attention import AdditiveAttention, MultiHeadAttention, ProductAttention, Reader, RecurrentAttention
 from transduce.model.recurrent_cells import CELLS, Cell, CellState, drop, initialise_gates, recurrent_mask, sweep
 from transduce.model.shared_products import Shared
 from transduce.settings import Settings
@@ -35,14 +36,20 @@ class RecurrentDecoderConfig(Settings):
     """Layers, each over the outputs of the one below."""
     width: int = Field(default=256, ge=1)
     """Hidden units."""
-    attention: Literal["none", "additive", "dot", "general", "multihead"] = "additive"
-    """How the decoder looks at the source; none = only the fixed context vector (Sutskever 2014)."""
+    attention: Literal["none", "additive", "location", "dot", "general", "multihead"] = "additive"
+    """How the decoder looks at the source; location = additive that also sees where it looked last (Chorowski 2015, for speech); none =
+    only the fixed context vector (Sutskever 2014)."""
     attend: Literal["before", "after"] | None = None
-    """Attention before the cell, asked by the previous state (Bahdanau 2015), or after it (Luong 2015). Unset: before if additive."""
+    """Attention before the cell, asked by the previous state (Bahdanau 2015), or after it (Luong 2015). Unset: before if additive
+    or location."""
     input_feeding: bool = True
     """With attention after the cell: feed the attentional vector to the next step (Luong 2015, 3.3). Without it training is faster."""
     attention_size: int = Field(default=256, ge=1)
-    """Width of the additive attention's hidden layer."""
+    """Width of the hidden layer of additive and location attention."""
+    location_filters: int = Field(default=10, ge=1)
+    """Of location attention: convolutions of the last weights (Chorowski 2015 used 10)."""
+    location_kernel: int = Field(default=31, ge=1)
+    """Of location attention: positions that such a convolution sees (Chorowski 2015 used 201 over positions of 10 ms)."""
     heads: int = Field(default=4, ge=1)
     """Heads of multihead attention; must divide `width`."""
     deep_output: Literal["tanh", "maxout"] = "tanh"
@@ -66,26 +73,31 @@ class RecurrentDecoderConfig(Settings):
     def _fits(self) -> Self:
         if self.attention == "multihead" and self.width % self.heads:
             raise ValueError(f"heads {self.heads} must divide width {self.width}")
+        if self.attention == "location" and self.attend == "after" and not self.input_feeding:
+            raise ValueError("attention location follows its own steps: use attend before, or input_feeding true")
         return self
 
     def place(self) -> Literal["none", "before", "after"]:
         """Where attention stands, with the default worked out."""
         if self.attention == "none":
             return "none"
-        return self.attend or ("before" if self.attention == "additive" else "after")
+        return self.attend or ("before" if self.attention in ("additive", "location") else "after")
 
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """What N hypotheses remember. layers: per layer (h, c) or (h,), each (N, D). feed: (N, D) the last attentional vector, or None."""
+    """What N hypotheses remember. layers: per layer (h, c) or (h,), each (N, D). feed: (N, D) the last attentional vector, or None.
+    looked: (N, S) the last attention weights where the attention follows them, or None."""
 
     layers: tuple[CellState, ...]
     feed: Tensor | None
+    looked: Tensor | None = None
 
     def select(self, rows: Tensor) -> "RecurrentState":
         """The hypotheses named by `rows`."""
         layers = tuple(tuple(part.index_select(0, rows) for part in layer) for layer in self.layers)
-        return RecurrentState(layers, None if self.feed is None else self.feed.index_select(0, rows))
+        feed, looked = (None if part is None else part.index_select(0, rows) for part in (self.feed, self.looked))
+        return RecurrentState(layers, feed, looked)
 
 
 Run = tuple[Tensor, Tensor | None, RecurrentState]
@@ -136,7 +148,9 @@ class RecurrentDecoder(Decoder[RecurrentState]):
                 parts = self.bridge(memory.summary).float().view(num_rows, self.num_states, num_layers, width)
                 parts = torch.cat([torch.tanh(parts[:, :1]), parts[:, 1:]], dim=1)  # h is bounded, c is not
         layers = tuple(tuple(parts[:, kind, layer] for kind in range(self.num_states)) for layer in range(num_layers))
-        return RecurrentState(layers, parts.new_zeros(num_rows, width) if self.feeding else None)
+        follows = self.attention is not None and self.attention.follows
+        looked = parts.new_zeros(memory.mask.shape) if follows else None
+        return RecurrentState(layers, parts.new_zeros(num_rows, width) if self.feeding else None, looked)
 
     def step(self, inputs: Tensor, state: RecurrentState, memory: Memory) -> tuple[Tensor, RecurrentState]:
         """inputs: (N, E) -> hidden (N, D) and the next state."""
@@ -170,7 +184,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
             num_steps, num_hypotheses, width = outputs.shape
             num_rows = len(memory.mask)
             queries = outputs.view(num_steps, num_rows, -1, width).transpose(0, 1).reshape(num_rows, -1, width)  # (B, T * W, D)
-            context, weights = self._reader(memory, with_weights)(queries)
+            context, weights = self._reader(memory, with_weights)(queries, None)
             context = context.view(num_rows, num_steps, -1, context.shape[2]).transpose(0, 1).reshape(num_steps, num_hypotheses, -1)
             outputs = torch.tanh(self.readout(torch.cat([outputs, context], dim=2)))  # (T, N, D)
         return drop(self.dropout, outputs), weights, state
@@ -182,9 +196,11 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         read, back, recurrent = self._reader(memory, with_weights), Shared(self.back.t()), cell.share()
         keep = recurrent_mask(self.dropout, first)
         num_rows, num_hypotheses = len(memory.mask), gates.shape[1]
+        looked = _grouped(state.looked, num_rows)
         outputs, contexts, weights = [], [], []
         for step_gates in gates.unbind(0):
-            context, weight = read(first[0].view(num_rows, -1, self.config.width))  # (B, W, D), (B, W, S)
+            context, weight = read(first[0].view(num_rows, -1, self.config.width), looked)  # (B, W, D), (B, W, S)
+            looked = None if looked is None else weight
             context = context.reshape(num_hypotheses, -1)
             first = cell.advance(back.product(context, added=step_gates), first, recurrent, keep)
             outputs.append(first[0])
@@ -194,7 +210,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         top, state = self._climb(torch.stack(outputs), (first, *state.layers[1:]), context=context)
         deep = self.readout(torch.cat([top, context, inputs.to(context.dtype)], dim=2))
         outputs_all = torch.tanh(deep) if self.config.deep_output == "tanh" else deep.unflatten(2, (-1, 2)).amax(dim=3)
-        return drop(self.dropout, outputs_all), _join(weights, with_weights), state
+        return drop(self.dropout, outputs_all), _join(weights, with_weights), replace(state, looked=_flat(looked))
 
     def _run_feeding(self, gates: Tensor, state: RecurrentState, *, memory: Memory, with_weights: bool) -> Run:
         """Luong: attention after the top layer; the attentional vector enters the first layer of the next step."""
@@ -202,16 +218,17 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         num_rows, num_hypotheses, width = len(memory.mask), gates.shape[1], self.config.width
         read, back, readout = self._reader(memory, with_weights), Shared(self.back.t()), Shared(self.readout.weight.t())
         advance = self._step_of_all_layers(state, num_steps=len(gates))
-        layers, feed = state.layers, state.feed
+        layers, feed, looked = state.layers, state.feed, _grouped(state.looked, num_rows)
         outputs, weights = [], []
         for index, step_gates in enumerate(gates.unbind(0)):
             assert feed is not None  # `start` makes it wherever it is fed
             top, layers = advance(back.product(feed, added=step_gates), layers, index)
-            context, weight = read(top.view(num_rows, -1, width))  # (B, W, context_size), (B, W, S)
+            context, weight = read(top.view(num_rows, -1, width), looked)  # (B, W, context_size), (B, W, S)
+            looked = None if looked is None else weight
             feed = torch.tanh(readout.product(torch.cat([top, context.reshape(num_hypotheses, -1).to(top.dtype)], dim=1)))  # (N, D)
             outputs.append(feed)
             weights.append(weight)
-        return drop(self.dropout, torch.stack(outputs)), _join(weights, with_weights), RecurrentState(layers, feed)
+        return drop(self.dropout, torch.stack(outputs)), _join(weights, with_weights), RecurrentState(layers, feed, _flat(looked))
 
     def _step_of_all_layers(
         self, state: RecurrentState, *, num_steps: int
@@ -255,7 +272,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
             following.append(state)
         return outputs, RecurrentState(tuple(following), None)
 
-    def _reader(self, memory: Memory, with_weights: bool) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
+    def _reader(self, memory: Memory, with_weights: bool) -> Reader:
         """The attention over this memory."""
         assert self.attention is not None  # asked only where there is one
         keys = memory.keys if self.summary_input is None else memory.keys[:-1]
@@ -264,15 +281,19 @@ class RecurrentDecoder(Decoder[RecurrentState]):
 
 def _attention(config: RecurrentDecoderConfig, encoder: Encoder) -> RecurrentAttention | None:
     """The attention part that the configuration names."""
-    if config.attention == "none":
-        return None
-    return build_attention(
-        config.attention,
-        query_size=config.width,
-        memory_size=encoder.output_size,
-        size=config.heads if config.attention == "multihead" else config.attention_size,
-        dropout=config.attention_dropout,
-    )
+    query_size, memory_size, dropout = config.width, encoder.output_size, config.attention_dropout
+    match config.attention:
+        case "none":
+            return None
+        case "additive":
+            return AdditiveAttention(query_size, memory_size, size=config.attention_size, dropout=dropout)
+        case "location":
+            filters, kernel = config.location_filters, config.location_kernel
+            return LocationAttention(query_size, memory_size, size=config.attention_size, filters=filters, kernel=kernel, dropout=dropout)
+        case "dot" | "general":
+            return ProductAttention(query_size, memory_size, learned=config.attention == "general", dropout=dropout)
+        case "multihead":
+            return MultiHeadAttention(query_size, memory_size, heads=config.heads, dropout=dropout)
 
 
 def _gate_weight(input_size: int, num_gates: int, width: int) -> nn.Parameter | None:
@@ -313,6 +334,16 @@ def _readout(config: RecurrentDecoderConfig, context_size: int, input_size: int)
         nn.init.zeros_(readout.bias)
     nn.init.xavier_uniform_(readout.weight)
     return readout
+
+
+def _grouped(rows: Tensor | None, num_rows: int) -> Tensor | None:
+    """(N, S) -> (B, W, S)."""
+    return None if rows is None else rows.view(num_rows, -1, rows.shape[1])
+
+
+def _flat(rows: Tensor | None) -> Tensor | None:
+    """(B, W, S) -> (N, S)."""
+    return None if rows is None else rows.flatten(0, 1)
 
 
 def _join(weights: list[Tensor | None], wanted: bool) -> Tensor | None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.data.batch import Batch, Padded
+from transduce.model.conformer import ConformerConfig, ConformerEncoder
 from transduce.model.frontends import (
     EndShape,
     Frontend,
@@ -21,7 +22,7 @@ from transduce.model.frontends import (
     Vocabulary,
     expect_vocabulary,
 )
-from transduce.model.heads import TokenHead
+from transduce.model.heads import CTCHead, TokenHead
 from transduce.model.interface import Decoder, Encoder, Memory, State
 from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoder, RecurrentDecoderConfig
@@ -31,7 +32,7 @@ from transduce.model.steps import StepsConfig, StepsEmbedding, StepsFrontend, St
 from transduce.model.transformer import TransformerDecoder, TransformerDecoderConfig, TransformerEncoder, TransformerEncoderConfig
 from transduce.settings import Settings
 
-EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig | ConformerConfig, Field(discriminator="kind")]
 FrontendConfig = Annotated[TokensConfig | StepsConfig | SoundConfig, Field(discriminator="kind")]
 TargetEmbedding = TokenEmbedding | StepsEmbedding
 Head = TokenHead | StepsHead
@@ -44,11 +45,14 @@ class ModelConfig(Settings):
     frontend: FrontendConfig = TokensConfig()
     """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers, sound for recordings."""
     encoder: EncoderConfig = TransformerEncoderConfig()
-    """The encoder; its `kind` is lstm, gru or transformer."""
+    """The encoder; its `kind` is lstm, gru, transformer or conformer."""
     decoder: DecoderConfig = TransformerDecoderConfig()
     """The decoder; its `kind` is lstm, gru, transformer or ssru."""
     head: StepsHeadConfig = StepsHeadConfig()
     """How numbers are predicted; for targets of tracks only."""
+    ctc: bool = False
+    """A CTC output layer on the encoder's states beside the decoder (Kim 2017), for sources and targets that run in the same order, such as
+    speech and text; trained by `train.loss.ctc_weight`, used by `search.ctc_weight`."""
     embedding_size: int = Field(default=256, ge=1)
     """Width of the vectors that go into encoder and decoder: embeddings of tokens, lifted frames of numbers."""
     tie: Literal["none", "output", "all"] = "output"
@@ -76,6 +80,7 @@ class Seq2Seq(nn.Module):
         embedding: TargetEmbedding,
         decoder: Decoder[State],
         head: Head,
+        ctc: CTCHead | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend
@@ -83,6 +88,7 @@ class Seq2Seq(nn.Module):
         self.embedding = embedding
         self.decoder = decoder
         self.head = head
+        self.ctc = ctc
 
     def encode(self, source: Padded) -> Memory:
         """Padded -> Memory of B sources, projected for the decoder."""
@@ -112,12 +118,13 @@ class Seq2Seq(nn.Module):
         return self.decode(self.memory_of(batch), self.previous(batch.target) if previous is None else previous)[0]
 
     def attention(self, batch: Batch, memory: Memory | None = None) -> Tensor | None:
-        """Attention weights (B, T, S) of the given targets over the source as written; None for a fixed context vector.
+        """Attention weights (B, T, S) of the given targets over the memory in the source's order; None for a fixed context vector.
 
         memory: of the batch, where it is known already.
         """
-        _, weights = self.decode(memory or self.memory_of(batch), self.previous(batch.target), with_attention=True)
-        return None if weights is None else self.frontend.as_written(weights, batch.source)
+        memory = memory or self.memory_of(batch)
+        _, weights = self.decode(memory, self.previous(batch.target), with_attention=True)
+        return None if weights is None else self.frontend.as_written(weights, memory.mask.sum(1))
 
     def previous(self, target: Padded) -> Tensor:
         """(B, T) or (B, T, C): the target shifted right behind its beginning."""
@@ -135,7 +142,8 @@ def build_model(config: ModelConfig, source: EndShape, target: EndShape) -> Seq2
     encoder = build_encoder(config.encoder, frontend.output_size)
     decoder = build_decoder(config.decoder, config.embedding_size, encoder)
     head = TokenHead(decoder.output_size, words.size, tied=None if config.tie == "none" else embedding.weight)
-    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head)
+    ctc = CTCHead(encoder.output_size, words.size, blank_id=words.pad_id) if config.ctc else None
+    return Seq2Seq(frontend, encoder, embedding=embedding, decoder=decoder, head=head, ctc=ctc)
 
 
 def build_track_model(config: ModelConfig, source: EndShape, size: int) -> Seq2Seq:
@@ -168,6 +176,8 @@ def build_encoder(config: EncoderConfig, input_size: int) -> Encoder:
     """The encoder that a configuration names, for inputs (B, S, input_size)."""
     if config.kind == "transformer":
         return TransformerEncoder(config, input_size)
+    if config.kind == "conformer":
+        return ConformerEncoder(config, input_size)
     return RecurrentEncoder(config, input_size)
 
 

@@ -106,7 +106,7 @@ class SoundFrontend(nn.Module):
                 features = centred / deviation.clamp(min=SMALLEST_DEVIATION)
         return features.masked_fill(~mask, 0.0)
 
-    def as_written(self, weights: Tensor, source: Padded) -> Tensor:  # noqa: ARG002
+    def as_written(self, weights: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
         """(B, T, S): sound is heard in its own order; position s stands for `factor` frames."""
         return weights
 

@@ -41,7 +41,7 @@ class SSRUDecoderConfig(Settings):
     feed_forward: int = Field(default=1024, ge=1)
     """Inner width of the feed-forward blocks (F)."""
     activation: Activation = "relu"
-    """Non-linearity of the feed-forward blocks: relu, gelu, or swiglu (gated, Shazeer 2020; half as many weights again)."""
+    """Non-linearity of the feed-forward blocks: relu, gelu, swish, or swiglu (gated, Shazeer 2020; half as many weights again)."""
     norm: NormKind = "layer_norm"
     """layer_norm (Ba 2016) or rms_norm (Zhang & Sennrich 2019)."""
     norm_place: Literal["pre", "post"] = "pre"

@@ -79,7 +79,7 @@ class StepsFrontend(nn.Module):
         """Padded (B, S, C) -> (B, S, E), (B,). What stands in the padding, even NaN, never matters."""
         return self.dropout(self.lift(_clean(source))), source.lengths
 
-    def as_written(self, weights: Tensor, source: Padded) -> Tensor:  # noqa: ARG002
+    def as_written(self, weights: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
         """(B, T, S): sources are read in their own order."""
         return weights
 

@@ -9,7 +9,7 @@ hypotheses by one copy, and written in place, so that a step copies nothing (see
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -46,7 +46,7 @@ class TransformerConfig(Settings):
     feed_forward: int = Field(default=1024, ge=1)
     """Inner width of the feed-forward blocks (F)."""
     activation: Activation = "relu"
-    """Non-linearity of the feed-forward blocks: relu, gelu, or swiglu (gated, Shazeer 2020; half as many weights again)."""
+    """Non-linearity of the feed-forward blocks: relu, gelu, swish, or swiglu (gated, Shazeer 2020; half as many weights again)."""
     norm: NormKind = "layer_norm"
     """layer_norm (Ba 2016) or rms_norm (Zhang & Sennrich 2019)."""
     norm_place: Literal["pre", "post"] = "pre"
@@ -71,12 +71,7 @@ class TransformerConfig(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         check_heads(self.width, self.heads, self.key_value_heads)
-        if self.positions == "rope" and self.width // self.heads % 2:
-            raise ValueError(f"positions rope needs an even head width, but {self.width} / {self.heads} heads = {self.width // self.heads}")
-        if self.relative_max_distance <= self.relative_buckets // 2:
-            raise ValueError(
-                f"relative_max_distance {self.relative_max_distance} must exceed half of relative_buckets, {self.relative_buckets // 2}"
-            )
+        check_positions(self)
         return self
 
 
@@ -84,10 +79,38 @@ TransformerEncoderConfig = TransformerConfig
 TransformerDecoderConfig = TransformerConfig
 
 
+class PositionShape(Protocol):
+    """What positions read of a configuration, whatever architecture it belongs to."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def positions(self) -> PositionKind: ...
+    @property
+    def max_positions(self) -> int: ...
+    @property
+    def relative_buckets(self) -> int: ...
+    @property
+    def relative_max_distance(self) -> int: ...
+
+
+def check_positions(config: PositionShape) -> None:
+    """Raises ValueError where the kind of positions does not fit the heads, or the buckets the distance."""
+    if config.positions == "rope" and config.width // config.heads % 2:
+        width, heads = config.width, config.heads
+        raise ValueError(f"positions rope needs an even head width, but {width} / {heads} heads = {width // heads}")
+    if config.relative_max_distance <= config.relative_buckets // 2:
+        raise ValueError(
+            f"relative_max_distance {config.relative_max_distance} must exceed half of relative_buckets, {config.relative_buckets // 2}"
+        )
+
+
 class Positions(nn.Module):
     """The chosen kind of positions behind one face: each of the three methods does something for its kinds only."""
 
-    def __init__(self, config: TransformerConfig, *, both_ways: bool) -> None:
+    def __init__(self, config: PositionShape, *, both_ways: bool) -> None:
         super().__init__()
         kind = config.positions
         self.added: nn.Module | None = None
@@ -184,9 +207,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         cache = state.cache.opened(position, compute_dtype(hidden))
         bias, rotation = self.positions.bias(hidden, position), self.positions.rotation(hidden, position)
         hidden = hidden.view(num_sentences, -1, self.output_size)  # (B, W, D)
-        mixes = [
-            partial(_step_past, past, cache=cache, layer=layer, bias=bias, rotation=rotation) for layer, past in enumerate(self.pasts)
-        ]
+        mixes = [partial(_step_past, past, cache=cache, layer=layer, bias=bias, rotation=rotation) for layer, past in enumerate(self.pasts)]
         hidden, _ = self.stack(hidden, mixes, memory=memory)
         return hidden.view(-1, self.output_size), TransformerState(cache, position + 1)
 

@@ -23,6 +23,7 @@ class StepReport:
     memory_mib: float  # resident memory of the process, MiB (on a GPU: allocated there)
     eta_seconds: float | None  # until the first limit is reached at this pace; None when no limit can be foreseen
     data_wait_share: float  # share of the wall time spent waiting for batches, 0 to 1
+    unaligned_pairs: int = 0  # pairs since the last report that are too short for CTC, left out of that part of the loss
 
 
 class ProgressSink(Protocol):

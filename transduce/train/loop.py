@@ -128,6 +128,7 @@ class _Session:
             state.epoch, state.batch = feed.epoch, feed.batch
             state.minutes = spent + (time.monotonic() - begin) / 60
             self.meter.add(batches, loss=loss, norm=figures.norm, seconds=time.monotonic() - started, waited=fetched - started)
+            self.meter.unaligned += trainer.unaligned
             if state.step % settings.log_every_steps == 0:
                 self.report(figures, feed.num_batches)
 
@@ -145,8 +146,7 @@ class _Session:
         self.output.validation(state.step, {**measured.metrics, "seconds": time.monotonic() - begin})
         if measured.samples:
             self.output.sample(state.step, measured.samples)
-        warning = validator.alarm(measured.metrics, state.step)
-        if warning:
+        for warning in validator.alarms(measured.metrics, state.step):
             self.output.message(warning)
 
     def save(self) -> None:
@@ -171,6 +171,7 @@ class _Session:
             memory_mib=memory_mib(self.parts.trainer.precision.device),
             eta_seconds=eta_seconds(self.settings, state, num_batches=num_batches, seconds_per_step=meter.seconds_per_step),
             data_wait_share=meter.waited / max(meter.seconds, 1e-9),
+            unaligned_pairs=meter.unaligned,
         )
         self.output.step(report)
 

@@ -44,6 +44,8 @@ class LossConfig(Settings):
     """Probability mass spread evenly over the vocabulary (Szegedy 2016, section 7)."""
     r_drop: float = Field(default=0.0, ge=0)
     """Weight alpha of the symmetric divergence between two dropout masks (Wu 2021); 0 = off. Doubles the cost of a step."""
+    ctc_weight: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the CTC loss of the encoder in the sum: (1 - w) * attention + w * CTC (Kim 2017 used 0.2 to 0.8); needs model.ctc."""
     steps: StepsLossConfig = StepsLossConfig()
     """The loss of targets that are numbers."""
 
@@ -56,6 +58,8 @@ class LossSums:
     nll: Tensor  # scalar without gradient: negative log-likelihood without smoothing, nats
     count: int  # tokens
     correct: Tensor  # scalar without gradient: tokens whose logit is the largest
+    ctc: Tensor | None = None  # scalar without gradient: negative log-likelihood of CTC, nats; None without a CTC layer
+    unaligned: int = 0  # pairs without a CTC path, left out of `ctc`
 
 
 def token_loss(head: TokenHead, hidden: Tensor, target: Padded, *, label_smoothing: float) -> LossSums:

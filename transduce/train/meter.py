@@ -29,6 +29,7 @@ class Meter:
     norm: float = 0.0  # largest gradient norm
     seconds: float = 0.0
     waited: float = 0.0  # of these, for data
+    unaligned: int = 0  # pairs without a CTC path
 
     def add(self, batches: list[Batch], *, loss: float, norm: float, seconds: float, waited: float) -> None:
         """Count one optimiser step; `loss` is the sum over its tokens."""

@@ -5,6 +5,7 @@ In: a model, a batch, the step. Out: sums with gradient. The decision to questio
 """
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -14,9 +15,11 @@ from torch.nn import functional
 
 from transduce.data.batch import Batch, Padded
 from transduce.model.heads import TokenHead, token_head
+from transduce.model.interface import Memory
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.steps import StepsHead
 from transduce.settings import Settings
+from transduce.train.ctc_loss import ctc_loss
 from transduce.train.loss import CHUNK_ELEMENTS, LossConfig, LossSums, token_loss
 from transduce.train.steps_objective import displacement, steps_loss, steps_training_loss
 
@@ -58,12 +61,13 @@ def training_loss(model: Seq2Seq, batch: Batch, *, loss: LossConfig, forced: flo
 
 def evaluation_loss(model: Seq2Seq, batch: Batch, *, loss: LossConfig) -> LossSums:
     """The loss of one batch in evaluation mode: true previous outputs, no smoothing."""
-    hidden = model(batch)
+    memory = model.memory_of(batch)
+    hidden, _ = model.decode(memory, model.previous(batch.target))
     match model.head:
         case StepsHead() as head:
             return steps_loss(head, hidden, batch.target, config=loss.steps)
         case TokenHead() as head:
-            return token_loss(head, hidden, batch.target, label_smoothing=0.0)
+            return with_ctc(token_loss(head, hidden, batch.target, label_smoothing=0.0), model, batch=batch, memory=memory, loss=loss)
 
 
 def source_error(model: Seq2Seq, batch: Batch) -> float:
@@ -78,10 +82,25 @@ def source_error(model: Seq2Seq, batch: Batch) -> float:
 
 def _text_loss(model: Seq2Seq, head: TokenHead, batch: Batch, *, loss: LossConfig, forced: float) -> LossSums:
     previous = model.previous(batch.target) if forced >= 1 else mixed_inputs(model, batch, forced=forced)
-    hidden, _ = model.decode(model.memory_of(batch), previous)
-    if not loss.r_drop:
-        return token_loss(head, hidden, batch.target, label_smoothing=loss.label_smoothing)
-    return r_drop_loss(head, (hidden, model(batch, previous)), batch.target, config=loss)
+    memory = model.memory_of(batch)
+    hidden, _ = model.decode(memory, previous)
+    if loss.r_drop:
+        sums = r_drop_loss(head, (hidden, model(batch, previous)), batch.target, config=loss)
+    else:
+        sums = token_loss(head, hidden, batch.target, label_smoothing=loss.label_smoothing)
+    return with_ctc(sums, model, batch=batch, memory=memory, loss=loss)
+
+
+def with_ctc(sums: LossSums, model: Seq2Seq, *, batch: Batch, memory: Memory, loss: LossConfig) -> LossSums:
+    """The sums of attention with the share of CTC that the settings ask for (Kim 2017, equation 13), summed over the same targets.
+
+    memory: one row per target.
+    """
+    if model.ctc is None or not loss.ctc_weight:
+        return sums
+    ctc = ctc_loss(model.ctc, memory, batch.target)
+    joint = (1 - loss.ctc_weight) * sums.loss + loss.ctc_weight * ctc.loss
+    return replace(sums, loss=joint, ctc=ctc.loss.detach(), unaligned=ctc.unaligned)
 
 
 @torch.no_grad()

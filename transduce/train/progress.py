@@ -25,7 +25,7 @@ from transduce.train.journal import Curves, Journal, ResultsTable, read_curves, 
 from transduce.train.tensorboard import Board, open_board
 
 # Figures of a validation that its own line has and the line of a step can do without.
-QUIET = frozenset({"perplexity", "accuracy", "source_gain", "seconds"})
+QUIET = frozenset({"perplexity", "accuracy", "source_gain", "seconds", "ctc_unaligned"})
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,8 @@ def describe(report: StepReport, metrics: Mapping[str, float]) -> str:
     parts += [f"{_thousands(report.tokens_per_second)} tokens/s", f"padding {report.padding_share:.1%}", _memory(report.memory_mib)]
     if report.data_wait_share >= 0.05:
         parts.append(f"waits for data {report.data_wait_share:.0%}")
+    if report.unaligned_pairs:
+        parts.append(f"{report.unaligned_pairs:,} pairs too short for CTC")
     if report.eta_seconds is not None:
         parts.append(f"{_duration(report.eta_seconds)} left")
     return " · ".join(parts)

@@ -52,6 +52,7 @@ class Trainer:
         self.average = MovingAverage(self.model, self.settings.ema_decay) if self.settings.ema_decay else None
         self.state = RunState(precision=str(precision))
         self.metrics: dict[str, float] = {}  # of the newest validation
+        self.unaligned = 0  # pairs of the newest `gradients` that had no CTC path
 
     @property
     def evaluated(self) -> Seq2Seq:
@@ -66,7 +67,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         count = sum(int(batch.target.lengths.sum()) for batch in batches)
-        step, total = self.state.step + 1, 0.0
+        step, total, self.unaligned = self.state.step + 1, 0.0, 0
         forced = forcing_ratio(self.settings.forcing, step)
         for micro, batch in enumerate(batches):
             between()
@@ -75,6 +76,7 @@ class Trainer:
                 sums = training_loss(self.model, batch.to(self.precision.device), loss=self.settings.loss, forced=forced)
             (sums.loss / count).backward()  # type: ignore[no-untyped-call]
             total += float(sums.loss.detach())
+            self.unaligned += sums.unaligned
         if not math.isfinite(total):
             raise self._diverged(f"the loss is {total}")
         return total, count

@@ -6,6 +6,7 @@ kept.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,8 +65,9 @@ class Validator:
     @torch.no_grad()
     def losses(self, model: Seq2Seq) -> dict[str, float]:
         """loss (nats a token, no smoothing), perplexity, accuracy (share of tokens), source_gain: by how much of itself the
-        loss rises when the sources of a batch are exchanged."""
-        total = correct = count = 0.0
+        loss rises when the sources of a batch are exchanged. With CTC also ctc_loss (nats a token), its part of the loss, and
+        ctc_unaligned, the pairs that are too short for it; the other figures are the decoder's."""
+        total = correct = count = ctc = unaligned = 0.0
         true_loss = wrong_loss = 0.0
         checked = _even(self.data.valid.num_batches(0), CHECKED_BATCHES)
         for index, batch in enumerate(self.data.valid.batches(0)):
@@ -73,19 +75,29 @@ class Validator:
             with self.precision.autocast():
                 sums = evaluation_loss(model, batch, loss=self.loss)
                 total, correct, count = total + float(sums.nll), correct + float(sums.correct), count + sums.count
+                if sums.ctc is not None:
+                    ctc, unaligned = ctc + float(sums.ctc), unaligned + sums.unaligned
                 if index in checked and len(batch.ids) > 1:
                     true_loss += source_error(model, batch)
                     wrong_loss += source_error(model, with_wrong_sources(batch))
         loss = total / count
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": correct / count}
+        if self.loss.ctc_weight:
+            joint = (1 - self.loss.ctc_weight) * loss + self.loss.ctc_weight * ctc / count
+            metrics |= {"loss": joint, "ctc_loss": ctc / count, "ctc_unaligned": unaligned}
         return metrics | ({"source_gain": wrong_loss / true_loss - 1} if true_loss else {})
 
-    def alarm(self, metrics: dict[str, float], step: int) -> str | None:
-        """A warning when wrong sources hardly hurt."""
+    def alarms(self, metrics: dict[str, float], step: int) -> Iterator[str]:
+        """Warnings when wrong sources hardly hurt, and when pairs are too short for CTC."""
+        if metrics.get("ctc_unaligned"):
+            yield (
+                f"warning: {metrics['ctc_unaligned']:,.0f} validation pairs are too short for CTC and left out of ctc_loss: the encoder "
+                "gives them fewer positions than they have labels. Shorten less (pyramid, front-end), or use longer target tokens"
+            )
         gain = metrics.get("source_gain")
         if gain is None or step < self.config.source_check_after or gain >= SMALLEST_GAIN:
-            return None
-        return (
+            return
+        yield (
             f"warning: the decoder ignores the source: with wrong sources the validation loss rises by {gain:.1%} only. "
             "Check that source and target lines belong together; else train longer, or lower the learning rate"
         )
