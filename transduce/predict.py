@@ -21,9 +21,11 @@ from transduce.data.loader import DataConfig
 from transduce.data.tokens import TextCodec
 from transduce.data.values import Value, shown
 from transduce.decode.batches import plan_batches
+from transduce.decode.ctc import model_scorer
+from transduce.decode.ctc_only import ctc_search
 from transduce.decode.forced import forced_log_probabilities
 from transduce.decode.hypotheses import Hypothesis
-from transduce.decode.scorers import EnsembleScorer, ModelScorer, Scorer
+from transduce.decode.scorers import EnsembleScorer, Scorer
 from transduce.decode.search import SearchConfig, search
 from transduce.errors import ConfigError, DataError
 from transduce.model.seq2seq import Seq2Seq
@@ -241,12 +243,16 @@ class Predictor:
     def _search(
         self, encoded: Readings, batch: Sequence[int], config: SearchConfig, *, starts: list[list[int]] | None
     ) -> list[list[Hypothesis]]:
+        sources, ceiling = encoded.padded(batch, self._device()), self.ceilings.target
+        prefixes = None if starts is None else [starts[number] for number in batch]
+        if config.ctc_weight == 1:
+            if len(self.members) > 1 or any(prefixes or ()):
+                raise ConfigError("search.ctc_weight = 1 reads outputs off one model's CTC layer: no ensemble and no prefixes")
+            return ctc_search(self.members[0].model, sources[0], config, max_length=ceiling)
         scorers = [
-            ModelScorer(member.model, source, max_length=self.ceilings.target)
-            for member, source in zip(self.members, encoded.padded(batch, self._device()), strict=True)
+            model_scorer(member.model, source, config, max_length=ceiling) for member, source in zip(self.members, sources, strict=True)
         ]
         scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
-        prefixes = None if starts is None else [starts[number] for number in batch]
         keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
         return search(scorer, config=config, prefixes=prefixes, keys=keys)
 

@@ -10,11 +10,13 @@ from tiny_runs import tiny_tree, write_pairs
 
 from transduce.config import parse_config
 from transduce.data.batch import Batch, Padded
+from transduce.decode.options import SearchConfig
 from transduce.errors import ConfigError
 from transduce.model.frontends import Vocabulary
 from transduce.model.heads import CTCHead
 from transduce.model.interface import Memory
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
+from transduce.predict import Predictor
 from transduce.train.ctc_loss import ctc_loss, positions_needed
 from transduce.train.events import SilentProgress
 from transduce.train.loop import train
@@ -105,6 +107,13 @@ def test_a_run_reports_it(tmp_path: Path) -> None:
     metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["ctc_loss"] > 0 and metrics["ctc_unaligned"] >= 0
     assert metrics["loss"] != pytest.approx(metrics["ctc_loss"])
+    predictor, texts = Predictor.load(model), ["abcd", "dcbaab", "ba"]
+    assert predictor.search.ctc_weight == 0.3
+    for search in (SearchConfig(ctc_weight=1.0, beam_size=1), SearchConfig(ctc_weight=1.0, beam_size=3, num_best=2), SearchConfig()):
+        together = predictor.predict(texts, search=search)
+        assert [predictor.predict([text], search=search)[0].text for text in texts] == [prediction.text for prediction in together]
+    with pytest.raises(ConfigError, match="no ensemble and no prefixes"):
+        predictor.predict(texts, search=SearchConfig(ctc_weight=1.0), prefixes=["a", "", ""])
 
 
 @pytest.mark.parametrize(

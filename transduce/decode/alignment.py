@@ -66,8 +66,6 @@ def _walk(logs: np.ndarray, lengths: np.ndarray, labels: np.ndarray, *, blank_id
     rows = np.arange(count)[:, None]
     for position in range(logs.shape[1]):
         moved = np.stack([scores, _shifted(scores, 1), np.where(skips, _shifted(scores, 2), NEVER)])  # (3, B, P)
-        if position == 0:
-            moved[1, :, 2:], moved[2] = NEVER, NEVER
         back[position] = moved.argmax(0)
         following = moved.max(0) + logs[rows, position, labels]
         scores = np.where((position < lengths)[:, None], following, scores)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from transduce.data.batch import Padded
+from transduce.decode.options import SearchConfig
 from transduce.decode.scorers import ModelScorer, ModelState
 from transduce.model.frontends import Vocabulary
 from transduce.model.heads import expect_ctc
@@ -179,6 +180,13 @@ class JointScorer:
         scores[:, self.head.blank_id] = FLOOR
         scores[:, self.vocabulary.eos_id] = prefixes.ended.float().clamp(min=FLOOR)
         return scores
+
+
+def model_scorer(model: Seq2Seq, source: Padded, config: SearchConfig, *, max_length: int) -> ModelScorer | JointScorer:
+    """The scorer that the settings ask for: the decoder alone, or joined with CTC. Raises ConfigError for a model without a CTC layer."""
+    if not config.ctc_weight:
+        return ModelScorer(model, source, max_length=max_length)
+    return JointScorer(model, source, weight=config.ctc_weight, candidates=config.ctc_candidates, max_length=max_length)
 
 
 def start_prefixes(model: Seq2Seq, memory: Memory) -> Prefixes:

@@ -61,7 +61,7 @@ class SearchConfig(Settings):
     """Share of the model's CTC layer in the score of every token: 0 = the decoder alone; between = both in one search (Watanabe
     2017, II-C); 1 = CTC alone, the best path with beam_size 1, else prefix beam search (Graves 2006; Hannun 2014)."""
     ctc_candidates: int = Field(default=64, ge=1)
-    """With vocabularies above 512 tokens: next tokens per hypothesis, best by the decoder, whose CTC score is computed; others come last."""
+    """With vocabularies above 512 tokens: the decoder's best next tokens per hypothesis whose CTC score is computed; others come last."""
     allow_unknown: bool = False
     """Whether the unknown token may be produced."""
     batch_tokens: int = Field(default=4096, ge=1)
