@@ -124,7 +124,7 @@ def test_numbers_come_back_from_yaml_as_they_were(value: object) -> None:
         ("train.max_steps=true", ["train.max_steps = true", "a whole number"]),
         ("model.tie=al", ["model.tie = al is not allowed", "none, output or all", "did you mean 'all'?"]),
         ("model.encoder.dropout=1", ["model.encoder.dropout = 1", "a number >= 0 and < 1"]),
-        ("model.encoder.kind=transfromer", ["model.encoder.kind = transfromer", "lstm, gru, transformer or conformer", "did you mean 'transformer'?"]),
+        ("model.encoder.kind=transfromer", ["kind = transfromer", "lstm, gru, transformer or conformer", "did you mean 'transformer'?"]),
         ("model.encoder.bidirectional=true", ["model.encoder.bidirectional is not a setting of kind transformer", "layers"]),
         ("data.train.sorce=x", ["data.train.sorce is not a setting", "'data.train.source'"]),
         ("model.encoder.heads=7", ["model.encoder", "7", "width"]),
