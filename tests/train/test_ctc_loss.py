@@ -1,5 +1,6 @@
 """The CTC part of the loss: its value against all paths, what has no path, and its share of the sum."""
 
+import io
 import itertools
 import json
 from pathlib import Path
@@ -19,9 +20,11 @@ from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.predict import Predictor
 from transduce.train.ctc_loss import ctc_loss, positions_needed
 from transduce.train.events import SilentProgress
+from transduce.train.journal import read_log
 from transduce.train.loop import train
 from transduce.train.loss import LossConfig
 from transduce.train.objective import evaluation_loss, training_loss
+from transduce.train.progress import Progress
 
 WORDS = Vocabulary(size=7, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
 TARGET = Padded(torch.tensor([[4, 4, 2, 5], [5, 4, 5, 2], [2, 6, 6, 6]]), torch.tensor([3, 4, 1]))
@@ -131,3 +134,15 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, model: dict, loss: dict, s
     tree["search"] |= search
     with pytest.raises(ConfigError, match=part):
         parse_config(tree)
+
+
+def test_training_counts_the_pairs_that_it_leaves_out(tmp_path: Path) -> None:
+    """A pyramid makes four positions one, so that hardly an output fits any more; the log of steps and a warning say so."""
+    write_pairs(tmp_path)
+    tree = tiny_tree(tmp_path, "run", loss={"ctc_weight": 0.3}, max_steps=5)
+    tree["model"] |= {"ctc": True, "encoder": {"kind": "gru", "layers": 3, "width": 8, "pyramid": 2}}
+    train(parse_config(tree), Progress(tmp_path / "run", stream=io.StringIO()))
+    steps = list(read_log(tmp_path / "run"))
+    counted = [entry["unaligned_pairs"] for entry in steps if "unaligned_pairs" in entry]
+    assert counted and counted[-1] > 0
+    assert any("too short for CTC" in str(entry.get("text")) for entry in steps)

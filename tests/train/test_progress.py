@@ -103,6 +103,7 @@ def test_plain_lines_are_rate_limited_and_say_everything(tmp_path: Path) -> None
         assert part in line
     assert "waits for data 40%" in describe(replace(REPORT, data_wait_share=0.4), {})
     assert "left" not in describe(replace(REPORT, eta_seconds=None), {})
+    assert "3 pairs too short for CTC" in describe(replace(REPORT, unaligned_pairs=3), {}) and "CTC" not in line
 
 
 def test_a_terminal_gets_a_live_line_and_its_cursor_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
