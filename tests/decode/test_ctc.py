@@ -98,6 +98,11 @@ def test_a_wide_prefix_beam_is_exact_and_the_best_path_is_the_best_path(seed: in
     ]
 
 
+def test_a_layer_that_is_sure_of_what_may_not_be_written_leaves_an_output() -> None:
+    frames = torch.tensor([[0.1, 0.9, 0.0], [0.0, 0.0, 0.0], [0.2, 0.0, 0.8]]).double().numpy()
+    assert prefix_beam(frames, 2, blank_id=0)[0] == (1, 2)
+
+
 def joint_model(size: int = WORDS.size, ctc: bool = True) -> Seq2Seq:
     torch.manual_seed(2)
     encoder, decoder = {"kind": "gru", "width": 8}, {"kind": "gru", "width": 8, "attention_size": 8}

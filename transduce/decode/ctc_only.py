@@ -20,6 +20,8 @@ from transduce.model.heads import expect_ctc
 from transduce.model.seq2seq import Seq2Seq
 
 Output = tuple[int, ...]
+TINY = 1e-38
+"""The smallest probability of a blank: where a layer is sure of a token that may not be written, outputs still go on."""
 
 
 def ctc_search(model: Seq2Seq, source: Padded, config: SearchConfig, *, max_length: int = 1024) -> list[list[Hypothesis]]:
@@ -61,16 +63,17 @@ def prefix_beam(frames: np.ndarray, beam_size: int, *, blank_id: int) -> list[Ou
     count = min(2 * beam_size, frames.shape[1])
     beam: dict[Output, tuple[float, float]] = {(): (1.0, 0.0)}  # ends in a blank, ends in its last token
     for row in frames:
+        nothing = max(float(row[blank_id]), TINY)
         tokens = [int(token) for token in np.argpartition(-row, count - 1)[:count] if token != blank_id and row[token] > 0]
         grown: dict[Output, tuple[float, float]] = {}
         for output, (blank, labelled) in beam.items():
             stays = float(row[output[-1]]) * labelled if output else 0.0
-            _add(grown, output, blank=(blank + labelled) * float(row[blank_id]), labelled=stays)
+            _add(grown, output, blank=(blank + labelled) * nothing, labelled=stays)
             for token in tokens:
                 before = blank if output and token == output[-1] else blank + labelled
                 _add(grown, (*output, token), blank=0.0, labelled=before * float(row[token]))
         best = sorted(grown.items(), key=lambda item: -sum(item[1]))[:beam_size]
-        scale = sum(best[0][1]) or 1.0
+        scale = sum(best[0][1])
         beam = {output: (blank / scale, labelled / scale) for output, (blank, labelled) in best if blank + labelled > 0}
     return list(beam)
 
