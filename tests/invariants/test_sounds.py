@@ -63,7 +63,8 @@ def test_7_accumulated_micro_batches_equal_one_large_batch(frontend: str) -> Non
     model, batch = make_sound_model(frontend, "lstm", "lstm-additive"), make_sound_batch(SAMPLES, TARGETS)
     model.frontend.train()
     model.frontend.dropout.eval()
-    parts = [part_of(batch, row, samples=samples, target=target) for row, (samples, target) in enumerate(zip(SAMPLES, TARGETS, strict=True))]
+    sizes = zip(SAMPLES, TARGETS, strict=True)
+    parts = [part_of(batch, row, samples=samples, target=target) for row, (samples, target) in enumerate(sizes)]
     torch.testing.assert_close(gradient(model, parts), gradient(model, [batch]), atol=1e-4, rtol=1e-3)
 
 
