@@ -56,7 +56,7 @@ def show(path: Path, place: Path) -> None:
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:SHOWN]]
     sources = [Media(path.with_suffix(".tar").absolute(), record["audio"]) for record in records]
     predictions = predictor.predict(sources, with_attention=True)
-    table = Table("sent", "read", "words per minute", "signal over noise (dB)", title="Recordings that it never heard", title_justify="left")
+    table = Table("sent", "read", "words per minute", "SNR (dB)", title="Recordings that it never heard", title_justify="left")
     for record, found in zip(records, predictions, strict=True):
         table.add_row(record["text"], found.text, str(record["speed"]), str(record["snr_db"]))
     Console().print(table)
