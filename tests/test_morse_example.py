@@ -94,6 +94,6 @@ def test_the_configuration_loads_and_reads_the_archives(morse: ModuleType, tmp_p
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
-    heard = Heard(draw.normal(size=8000).astype(np.float32), draw.random((98, 20), np.float32), draw.random((4, 25)), list("ABC") + ["end"], 1.0)
-    sound_png(tmp_path / "heard.png", heard, title="ABC")
+    samples, features, target = draw.normal(size=8000).astype(np.float32), draw.random((98, 20), np.float32), ("A", "B", "C", "end")
+    sound_png(tmp_path / "heard.png", Heard(samples, features, draw.random((4, 25)), target, 1.0), title="ABC")
     assert (tmp_path / "heard.png").stat().st_size > 5000
