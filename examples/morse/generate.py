@@ -68,7 +68,7 @@ def sound(word: str, draw: np.random.Generator, *, speed: float, snr_db: float) 
     edge = np.hanning(round(EDGE_SECONDS * RATE_HZ) + 2)
     envelope = np.convolve(down, edge / edge.sum(), mode="same")
     fading = 1 - draw.uniform(0, 0.7) * (0.5 + 0.5 * np.sin(2 * np.pi * (draw.uniform(0.1, 0.8) * time + draw.random())))
-    pitch = draw.uniform(400, 1000) + draw.uniform(-15, 15) * time
+    pitch = draw.uniform(500, 900) + draw.uniform(-15, 15) * time
     tone = np.sin(2 * np.pi * np.cumsum(pitch) / RATE_HZ)
     noise = draw.normal(size=len(time)) * np.sqrt(0.5) * 10 ** (-snr_db / 20)
     mixed = envelope * fading * tone + noise
