@@ -9,8 +9,8 @@ from transduce.model.seq2seq import Seq2Seq
 from transduce.train.loss import LossConfig
 from transduce.train.objective import training_loss
 
-ENCODERS = ("lstm", "gru", "transformer-pre-sinusoidal", "transformer-relative-gelu")
-DECODERS = ("lstm-none", "lstm-additive", "gru-general-feeding", "transformer-pre-sinusoidal", "ssru")
+ENCODERS = ("lstm", "lstm-pyramid", "transformer-relative-gelu", "conformer")
+DECODERS = ("lstm-none", "lstm-additive", "gru-location", "transformer-pre-sinusoidal", "ssru")
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SAMPLES, TARGETS = [2400, 300, 1500], [6, 4, 3]
 combinations = pytest.mark.parametrize(
