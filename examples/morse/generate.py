@@ -35,9 +35,9 @@ EDGE_SECONDS = 0.005
 def text(draw: np.random.Generator) -> str:
     """A few letters (`TEN`), a word that could be one (`TORINA`), or a call sign (`DL3KX`)."""
     kind = draw.random()
-    if kind < 0.4:
+    if kind < 0.6:
         return "".join(draw.choice(list(OFTEN), draw.integers(1, 4)))
-    if kind < 0.75:
+    if kind < 0.85:
         return "".join(letter for _ in range(draw.integers(1, 4)) for letter in (draw.choice(CONSONANTS), draw.choice(VOWELS)))
     letters = [letter for letter in CODE if letter.isalpha()]
     return "".join((*draw.choice(letters, draw.integers(1, 3)), str(draw.integers(10)), *draw.choice(letters, draw.integers(1, 3))))
