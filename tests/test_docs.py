@@ -6,6 +6,7 @@ Blocks without a language are not commands.
 """
 
 import gzip
+import io
 import json
 import os
 import random
@@ -13,14 +14,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("quickstart", "data", "tracks", "architectures", "search", "training", "api")))
+NAMES = ("quickstart", "data", "tracks", "speech", "architectures", "search", "training", "api")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 NOT_RUN = {
+    "make demo-speech": "trains for minutes; tests/test_morse_example.py covers its data and its configuration",
     "make demo-tracks": "trains for minutes; tests/test_tracks_example.py covers its data and its configuration",
     "make demo": "trains for minutes; CI runs it as its own step, and tests/test_dates.py covers its data",
     "make test": "is this test suite",
@@ -39,6 +44,19 @@ model:
   encoder: {width: 8}
   decoder: {width: 8}
   head: {hidden_size: 8}
+train: {max_steps: 4, save_every_steps: 2}
+"""
+SPEECH = """
+preset: speech-lstm
+run_dir: runs/speech
+data:
+  train: {path: train.audio.jsonl, source: audio, target: text, media: clips.tar}
+  valid: {path: test.audio.jsonl, source: audio, target: text, media: clips.tar}
+model:
+  frontend: {channels: 2}
+  encoder: {width: 8, layers: 1}
+  decoder: {width: 8}
+  embedding_size: 8
 train: {max_steps: 4, save_every_steps: 2}
 """
 WORDS = {"a": "Ein", "red": "roter", "dog": "Hund", "man": "Mann", "runs": "rennt"}
@@ -84,6 +102,20 @@ def write_lines(place: Path, lines: list[str]) -> None:
     place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def write_recordings(place: Path) -> None:
+    """Noise in an archive, two manifests that name it, and one recording beside them."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 8000, 0, "NONE", ""))
+        writer.writeframes(random.Random(1).randbytes(6000))
+    (place / "hello.wav").write_bytes(file.getvalue())
+    with tarfile.open(place / "clips.tar", "w") as archive:
+        archive.add(place / "hello.wav", "clips/0.wav")
+    for split, size in (("train", 8), ("test", 2)):
+        records = [json.dumps({"audio": "clips/0.wav", "text": "good day"}) for _ in range(size)]
+        write_lines(place / f"{split}.audio.jsonl", records)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small files with the names that the documentation uses."""
@@ -103,6 +135,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.writelines(f"{source}\n" for source in sources)
     (place / "en-de.yaml").write_text(TINY, encoding="utf-8")
     (place / "tracks.yaml").write_text(TRACKS, encoding="utf-8")
+    (place / "speech.yaml").write_text(SPEECH, encoding="utf-8")
+    write_recordings(place)
     return place
 
 

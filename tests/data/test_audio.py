@@ -209,6 +209,7 @@ def test_broken_recordings_are_counted_or_stop_the_run(tmp_path: Path) -> None:
     [
         ({"speed_factors": [0.1]}, "from 0.5 to 2"),
         ({"noise_snr_db": (20, 10)}, "lower one first"),
+        ({"features": {"kind": "mfcc", "num_bins": 10}}, "above num_bins"),
         ({"features": {"highest_hz": 6000.0}, "sample_rate_hz": 8000}, "above half"),
     ],
 )

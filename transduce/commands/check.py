@@ -19,6 +19,7 @@ EXTRAS = {
     "metrics": (("jiwer", "jiwer"), ("rouge-score", "rouge_score")),
     "plot": (("matplotlib", "matplotlib"),),
     "track": (("tensorboardX", "tensorboardX"),),
+    "audio": (("av", "av"), ("soundfile", "soundfile"), ("soxr", "soxr")),
     "demo": (("Babel", "babel"),),
 }
 # What decides how fast matrix products run: fused multiply-add, then half precision in hardware.

@@ -212,10 +212,11 @@ def _located(media: Media) -> Iterator[None]:
 
 def colored_noise(count: int, color: float, *, seed: int) -> Samples:
     """(count,) noise of mean square 1. color: 0 = white (all frequencies alike), 1 = pink (power falls with frequency)."""
-    white = np.random.Generator(np.random.Philox(seed)).standard_normal(count, dtype=np.float32)
+    size = 1 << (count - 1).bit_length()  # the transform of a prime number of samples takes several times as long
+    white = np.random.Generator(np.random.Philox(seed)).standard_normal(size, dtype=np.float32)
     spectrum = np.fft.rfft(white)
     spectrum *= np.arange(1, len(spectrum) + 1) ** (-color / 2)
-    noise = np.fft.irfft(spectrum, count).astype(np.float32)
+    noise = np.fft.irfft(spectrum, size)[:count].astype(np.float32)
     return noise / max(_rms(noise), SMALLEST_RMS)
 
 

@@ -7,13 +7,14 @@ with the Fourier basis. What stands behind a row's end counts as silence, so pad
 """
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from transduce.errors import ConfigError
 from transduce.settings import Settings
 
 PRE_EMPHASIS = 0.97
@@ -42,10 +43,16 @@ class FeaturesConfig(Settings):
     highest_hz: float | None = Field(default=None, gt=0)
     """Upper edge of the highest bin; null = half the sample rate."""
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.kind == "mfcc" and self.num_cepstra > self.num_bins:
+            raise ConfigError(f"num_cepstra = {self.num_cepstra} is above num_bins = {self.num_bins}")
+        return self
+
     @property
     def size(self) -> int:
         """Numbers of a frame."""
-        return min(self.num_cepstra, self.num_bins) if self.kind == "mfcc" else self.num_bins
+        return self.num_cepstra if self.kind == "mfcc" else self.num_bins
 
     def window_samples(self, sample_rate_hz: int) -> int:
         """Samples of a frame, and of the shortest sound."""

@@ -22,7 +22,7 @@ from transduce.model.frontends import Sound
 from transduce.model.layers import Dropout
 from transduce.settings import Settings
 
-SMALLEST_DEVIATION = 1e-5
+SMALLEST_DEVIATION = 1e-2  # of logarithms: a bin that holds no frequency is constant, and stays so
 FIRST_STREAM = 16  # draws below are those of codecs
 
 

@@ -18,6 +18,8 @@ from transduce.train.journal import LOG_NAME, RESULTS_NAME, Curves, read_curves
 NUM_EXAMPLES = 12
 NUM_MAPS = 4
 MAX_MAP_TOKENS = 32
+NO_MAPS = "There is no attention to draw: the decoder reads the source through one fixed context vector, or the sources are too long."
+MAX_MAP_COLUMNS = 200  # positions of a source without labels: a few seconds of sound
 END_MARK = "</s>"
 
 
@@ -108,11 +110,11 @@ def _attention(evaluation: Evaluation, predictor: Predictor) -> tuple[list[tuple
     found = predictor.predict([evaluation.sources[index] for index in chosen], search=evaluation.search, with_attention=True)
     maps = []
     for index, prediction in zip(chosen, found, strict=True):
-        if prediction.attention is not None and prediction.attention.size:
+        if prediction.attention is not None and prediction.attention.size > 0 and prediction.attention.shape[1] <= MAX_MAP_COLUMNS:
             height, width = prediction.attention.shape
-            rows, columns = _labels(prediction.tokens, height), _labels(prediction.source_tokens, width)
+            rows, columns = _labels(prediction.tokens, height), _labels(prediction.source_tokens or [""] * width, width)
             maps.append((index + 1, HeatMap(prediction.attention.tolist(), rows, columns)))
-    reason = "" if maps else "This model has no attention: its decoder reads the source through one fixed context vector."
+    reason = "" if maps else NO_MAPS
     return maps, reason
 
 

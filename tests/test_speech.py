@@ -1,0 +1,90 @@
+"""Speech end to end: a few steps of training from a manifest, the stored model, predictions of good and broken recordings, a report."""
+
+import io
+import json
+import random
+import wave
+from pathlib import Path
+
+import pytest
+
+from transduce.config import parse_config
+from transduce.data.audio import AudioCodec
+from transduce.data.values import Media
+from transduce.errors import ConfigError
+from transduce.evaluate import evaluate, write_report
+from transduce.predict import Predictor
+from transduce.train.loop import train
+
+
+def recording(seconds: float, seed: int) -> bytes:
+    """Noise, 16 bit, 8 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 8000, 0, "NONE", ""))
+        writer.writeframes(random.Random(seed).randbytes(2 * round(8000 * seconds)))
+    return file.getvalue()
+
+
+def tree(folder: Path) -> dict:
+    """Settings of a tiny model on ten recordings in a folder, which are written."""
+    for number in range(10):
+        (folder / f"{number}.wav").write_bytes(recording(0.3 + 0.05 * number, number))
+    lines = [json.dumps({"audio": f"{number}.wav", "text": "ab"[number % 2] * (1 + number % 3)}) for number in range(10)]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+    corpus = {"path": str(folder / "train.jsonl"), "source": "audio", "target": "text"}
+    return {
+        "preset": "speech-lstm",
+        "run_dir": str(folder / "run"),
+        "data": {
+            "train": corpus,
+            "valid": corpus,
+            "source_codec": {"kind": "audio", "sample_rate_hz": 8000, "features": {"num_bins": 12}, "noise_share": 0.5},
+            "max_tokens_per_batch": 400,
+            "max_source_tokens": 300,
+            "max_target_tokens": 20,
+            "cache_dir": str(folder / "cache"),
+        },
+        "model": {
+            "frontend": {"channels": 2},
+            "encoder": {"layers": 1, "width": 8},
+            "decoder": {"width": 8, "attention_size": 8},
+            "embedding_size": 8,
+        },
+        "train": {"max_steps": 4, "save_every_steps": 2, "validate_every_steps": 4},
+    }
+
+
+def test_from_recordings_to_predictions(tmp_path: Path) -> None:
+    config = parse_config(tree(tmp_path))
+    assert config.model.frontend.kind == "sound", "the preset brings it"
+    train(config)
+    predictor = Predictor.load(tmp_path / "run")
+    assert isinstance(predictor.source_codec, AudioCodec) and predictor.source_codec.config.features.num_bins == 12
+    (tmp_path / "broken.wav").write_bytes(recording(1, 1)[:500])
+    named = [tmp_path / f"{name}.wav" for name in ("3", "broken", "9", "none")]
+    sources = [Media(path, start=0.25 if path.stem == "9" else None) for path in named]
+    found = predictor.predict(sources, with_attention=True)
+    assert [prediction.flags for prediction in found] == [(), ("unreadable_source",), (), ("unreadable_source",)]
+    assert found[0].attention is not None and found[0].attention.shape == (len(found[0].tokens) + 1, -(-45 // 4))
+    again = predictor.predict(sources[2:3])[0]
+    assert again.text == found[2].text and again.score == pytest.approx(found[2].score, abs=1e-4)
+    result = evaluate(predictor, sources[:1], [["aa"]], metrics=["cer"])
+    assert "wav" in write_report(result, predictor, report_dir=tmp_path / "report").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": {"frontend": {"kind": "tokens"}}}, "the source is audio, use sound"),
+        ({"data": {"target_codec": {"kind": "audio"}}}, "can only be sources"),
+        ({"data": {"source_codec": {"kind": "characters"}}}, "model.frontend.kind = sound does not fit"),
+        ({"model": {"frontend": {"factor": 3}}}, "2, 4 or 8"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, changes: dict, words: str) -> None:
+    settings = tree(tmp_path)
+    for part, values in changes.items():
+        settings[part] = settings[part] | values
+    with pytest.raises(ConfigError, match=words):
+        parse_config(settings)
