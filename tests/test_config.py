@@ -231,7 +231,7 @@ SMALLER = ["rnn-bahdanau", "rnn-fixed", "rnn-luong", "transformer-base", "transf
 
 
 def test_presets_are_those_of_the_manual() -> None:
-    assert preset_names() == sorted([*SMALLER, "transformer-big", "tracks-lstm", "tracks-transformer", "speech-lstm", "speech-transformer"])
+    assert preset_names() == sorted([*SMALLER, "transformer-big", "tracks-lstm", "tracks-transformer", "speech-conformer", "speech-las", "speech-transformer"])
 
 
 def preset(name: str) -> RunConfig:

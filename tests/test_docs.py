@@ -47,7 +47,7 @@ model:
 train: {max_steps: 4, save_every_steps: 2}
 """
 SPEECH = """
-preset: speech-lstm
+preset: speech-las
 run_dir: runs/speech
 data:
   train: {path: train.audio.jsonl, source: audio, target: text, media: clips.tar}

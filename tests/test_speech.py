@@ -34,7 +34,7 @@ def tree(folder: Path) -> dict:
     (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
     corpus = {"path": str(folder / "train.jsonl"), "source": "audio", "target": "text"}
     return {
-        "preset": "speech-lstm",
+        "preset": "speech-las",
         "run_dir": str(folder / "run"),
         "data": {
             "train": corpus,
