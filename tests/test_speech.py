@@ -47,7 +47,7 @@ def tree(folder: Path) -> dict:
         },
         "model": {
             "frontend": {"channels": 2},
-            "encoder": {"layers": 1, "width": 8},
+            "encoder": {"layers": 2, "width": 8},
             "decoder": {"width": 8, "attention_size": 8},
             "embedding_size": 8,
         },
