@@ -73,9 +73,16 @@ def multi30k(name: str, config: str, minutes: float, *, direction: str = "en-de"
 
 
 def symbols(
-    name: str, config: str, folder: str, *, prepare: Callable[[Path, Path], None], minutes: float, num_models: int = 1
+    name: str,
+    config: str,
+    folder: str,
+    *,
+    prepare: Callable[[Path, Path], None],
+    minutes: float,
+    num_models: int = 1,
+    pieces: tuple[str, ...] = (),
 ) -> Experiment:
-    """A symbol experiment whose files are FOLDER/{train,valid,test}.{source,target}."""
+    """A symbol experiment whose files are FOLDER/{train,valid,test}.{source,target}. pieces: settings that differ from the file."""
     train, valid, test = ((f"{folder}/{split}.source", f"{folder}/{split}.target") for split in ("train", "valid", "test"))
     return Experiment(
         name,
@@ -88,7 +95,7 @@ def symbols(
         slow_minutes=minutes * 2,
         references="cmudict/references.tsv" if folder == "cmudict" else None,
         num_models=num_models,
-        pieces=settings_of(train, valid),
+        pieces=(*settings_of(train, valid), *pieces),
     )
 
 
@@ -98,6 +105,12 @@ def settings_of(train: tuple[str, str], valid: tuple[str, str]) -> tuple[str, ..
     return tuple(f"data.{split}.{side}=work/{files[at]}" for split, files in corpora for at, side in enumerate(("source", "target")))
 
 
+# CMUdict has four times the words of the other list.
+LESS_DROPOUT = (
+    *("model.encoder.dropout=0.2", "model.decoder.dropout=0.2", "model.embedding_dropout=0.1"),
+    "train.validate_every_steps=800",
+)
+
 EXPERIMENTS: tuple[Experiment, ...] = (
     multi30k("multi30k-en-de-rnn-fixed", "multi30k-en-de-rnn-fixed.yaml", 40),
     multi30k("multi30k-en-de-rnn-bahdanau", "multi30k-en-de-rnn-bahdanau.yaml", 40),
@@ -106,7 +119,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     multi30k("multi30k-en-fr-transformer", "multi30k-en-de-transformer.yaml", 60, direction="en-fr", slow=2),
     multi30k("multi30k-de-en-transformer", "multi30k-en-de-transformer.yaml", 60, direction="de-en", slow=2),
     symbols("g2p-eng-us", "g2p.yaml", "g2p", prepare=results_data.prepare_g2p, minutes=20, num_models=3),
-    symbols("cmudict", "g2p.yaml", "cmudict", prepare=results_data.prepare_cmudict, minutes=45),
+    symbols("cmudict", "g2p.yaml", "cmudict", prepare=results_data.prepare_cmudict, minutes=60, pieces=LESS_DROPOUT),
     symbols("scan-simple", "scan.yaml", "scan-simple", prepare=results_data.prepare_scan, minutes=10),
     symbols("scan-length", "scan.yaml", "scan-length", prepare=results_data.prepare_scan, minutes=10),
     symbols("scan-addprim-jump", "scan.yaml", "scan-addprim_jump", prepare=results_data.prepare_scan, minutes=10),

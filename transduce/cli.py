@@ -144,6 +144,29 @@ def evaluate(
 
 
 @app.command()
+def transcribe(
+    model: Model,
+    recordings: Annotated[list[Path], typer.Argument(metavar="RECORDINGS...", help="Sound or video files of any length.")],
+    *,
+    style: Annotated[str, typer.Option("--format", metavar="text|srt|vtt|jsonl", help="Plain text, subtitles, or all as JSON.")] = "text",
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="A file for each recording, there.")] = None,
+    window: Annotated[float | None, typer.Option("--window-seconds", min=0.1, help="Read at once. [the longest the model takes]")] = None,
+    overlap: Annotated[float | None, typer.Option("--overlap-seconds", min=0, help="Common to two windows. [a tenth]")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", metavar="search.KEY=VALUE", help="Search settings.")] = None,
+    beam: Beam = None,
+    threads: Threads = None,
+) -> None:
+    """Turn recordings of any length into text or subtitles.
+
+    Long ones are read in windows that overlap. Windows that are silent, or where the model guesses or repeats itself, are reported.
+    """
+    from transduce.commands.transcribe import TranscribeOptions, transcribe_files
+
+    options = TranscribeOptions(style, output, window_seconds=window, overlap_seconds=overlap, beam=beam)
+    transcribe_files(model, recordings, options=options, words=change or [], threads=threads)
+
+
+@app.command()
 def average(
     paths: Annotated[list[Path], typer.Argument(metavar="RUN_OR_CHECKPOINTS...", help="A run folder or model directories.")],
     *,
