@@ -122,6 +122,9 @@ class Convolutions(nn.Module):
         for _ in range(halvings):
             size = halved(size)
         self.outer = nn.Linear(channels * size, output_size)
+        for layer in self.layers:
+            keep_scale(layer, relu=True)
+        keep_scale(self.outer)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, C), (B,) -> (B, S, E), (B,)."""
@@ -141,11 +144,22 @@ class Stacking(nn.Module):
         super().__init__()
         self.factor = factor
         self.outer = nn.Linear(size * factor, output_size)
+        keep_scale(self.outer)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F, C), (B,) -> (B, S, E), (B,)."""
         features = functional.pad(features, (0, 0, 0, -features.shape[1] % self.factor))
         return self.outer(features.reshape(len(features), -1, self.factor * features.shape[2])), (lengths + self.factor - 1) // self.factor
+
+
+def keep_scale(layer: nn.Conv2d | nn.Linear, *, relu: bool = False) -> None:
+    """Initial weights that keep the mean square of what goes through, ReLU included (He 2015), and no bias.
+
+    torch's own would shrink the vectors to a tenth of what residual layers and positions add to them, and the encoder would be deaf.
+    """
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if relu else "linear")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def spec_augment_mask(config: SpecAugmentConfig, keys: Tensor, *, lengths: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
