@@ -22,7 +22,7 @@ from transduce.train.journal import replace_text
 
 DEFAULT_METRICS = ("bleu", "chrf")
 # Metrics of running text: where one of them was asked for, examples are ranked by chrF, else by edit distance.
-TEXT_METRICS = frozenset({"bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL"})
+TEXT_METRICS = frozenset({"bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "cider", *(f"coco_bleu{n}" for n in range(1, 5)), "coco_rougeL"})
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ LABELS = {
     "cer": "CER",
     "per": "PER",
     "exact_match": "Exact match",
+    **{f"coco_bleu{n}": f"BLEU-{n} (COCO)" for n in range(1, 5)},
+    "coco_rougeL": "ROUGE-L (COCO)",
+    "cider": "CIDEr-D",
     "accuracy": "Token accuracy",
     "source_gain": "Loss rise with wrong sources",
 }
