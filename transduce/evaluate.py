@@ -15,6 +15,7 @@ from transduce.data.values import Value, shown
 from transduce.decode.search import SearchConfig
 from transduce.errors import DataError
 from transduce.metrics import NUM_RESAMPLES, Comparison, Score, compute_metrics, paired_bootstrap
+from transduce.metrics.captions import CAPTION_METRICS
 from transduce.metrics.edits import sentence_similarity
 from transduce.metrics.overlap import sentence_chrf
 from transduce.predict import Prediction, Predictor
@@ -22,7 +23,7 @@ from transduce.train.journal import replace_text
 
 DEFAULT_METRICS = ("bleu", "chrf")
 # Metrics of running text: where one of them was asked for, examples are ranked by chrF, else by edit distance.
-TEXT_METRICS = frozenset({"bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "cider", *(f"coco_bleu{n}" for n in range(1, 5)), "coco_rougeL"})
+TEXT_METRICS = frozenset({"bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", *CAPTION_METRICS})
 
 
 @dataclass(frozen=True)

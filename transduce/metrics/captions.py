@@ -141,6 +141,9 @@ _CIDER = f"{_WORDS}|cider-d|n:1-4|sigma:6|df:references|x100"
 CIDER = CountedMetric("cider", "higher", _CIDER, ("sum_cider", "sentences"), _cider_counts, _mean)
 
 
+CAPTION_METRICS = ("coco_bleu1", "coco_bleu2", "coco_bleu3", "coco_bleu4", "coco_rougeL", "cider")
+
+
 def sentence_cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """CIDEr-D of each caption, percent: to rank examples."""
     return [100 * float(value) for value in _cider_counts(predictions, references)[:, 0]]

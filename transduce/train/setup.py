@@ -89,7 +89,7 @@ def absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:
-    media = {"media": corpus.media and corpus.media.absolute()}
+    media = {"media": corpus.media and corpus.media.absolute(), "only": corpus.only and corpus.only.absolute()}
     if corpus.path is not None:
         return corpus.model_copy(update={"path": corpus.path.absolute(), **media})
     source, target = (path.absolute() for path in corpus.files)
