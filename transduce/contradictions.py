@@ -64,8 +64,9 @@ def _ends(config: "RunConfig") -> Iterator[str]:
 def _numbers(config: "RunConfig") -> Iterator[str]:
     """What only text has, asked of numbers."""
     model, rollout = config.model, config.rollout
-    if config.train.loss.r_drop:
-        yield "train.loss.r_drop needs a target of text"
+    for name, weight in (("r_drop", config.train.loss.r_drop), ("doubly_stochastic", config.train.loss.doubly_stochastic)):
+        if weight:
+            yield f"train.loss.{name} needs a target of text"
     if rollout.num_samples and model.head.kind != "mixture":
         yield f"rollout.num_samples = {rollout.num_samples} needs model.head.kind = mixture: a regression has no samples"
     if rollout.steps is None and not model.head.stop and config.data.windows is None:
@@ -80,6 +81,11 @@ def _model(config: "RunConfig") -> Iterator[str]:
         yield "model.tie = all needs data.joint_vocabulary = true, one vocabulary for both ends (or choose model.tie = output)"
     if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none" and decoder.attend is not None:
         yield f"model.decoder.attend = {decoder.attend} needs an attention, but model.decoder.attention = none"
+    if config.train.loss.doubly_stochastic:
+        if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none":
+            yield "train.loss.doubly_stochastic needs a decoder with attention, but model.decoder.attention = none"
+        if config.train.loss.r_drop:
+            yield "train.loss.doubly_stochastic and train.loss.r_drop cannot be used together"
 
 
 def _ctc(config: "RunConfig") -> Iterator[str]:

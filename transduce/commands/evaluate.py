@@ -118,9 +118,14 @@ def _show(evaluation: Evaluation) -> None:
     for name, score in evaluation.scores.items():
         interval = "" if score.interval is None else f"[{score.interval[0]:.2f}, {score.interval[1]:.2f}]"
         print(f"{name:12} {score.value:8.2f}  {interval:16} {score.signature}")
-    if evaluation.baseline is not None:
-        for test in evaluation.baseline.comparisons:
-            print(f"{test.metric:12} {test.value - test.baseline:+8.2f}  against {evaluation.baseline.name}, p = {test.p_value:.3f}")
+    for other in (evaluation.baseline, evaluation.control):
+        for test in () if other is None else other.comparisons:
+            against = "" if other is None else other.name
+            print(f"{test.metric:12} {test.difference:+8.2f}  against {test.baseline:.2f} of {against}, p = {test.p_value:.3f}")
+    for line in evaluation.originality_lines:
+        print(line)
+    if evaluation.control_verdict is not None:
+        print(f"warning: {evaluation.control_verdict}" if evaluation.blind else evaluation.control_verdict)
     print(f"{len(evaluation.sources)} sentences, {evaluation.sentences_per_second:.1f} per second")
     for flag, count in {**evaluation.flags, "truncated": evaluation.truncated}.items():
         if count:

@@ -37,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page. by_length: one list for the model and one for a baseline, by name."""
+    """Everything on the page. by_length: one list for the model and one for a baseline, by name; empty for sources that are files."""
 
     evaluation: Evaluation
     ranked_by: str
@@ -85,6 +85,8 @@ def _example(evaluation: Evaluation, index: int, score: float) -> Example:
 
 
 def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
+    if not all(isinstance(source, str) for source in evaluation.sources):
+        return {}  # the length of a file's name says nothing
     metric = next(iter(evaluation.scores))
     systems: dict[str, Sequence[str]] = {"this model": evaluation.texts}
     if evaluation.baseline is not None:
@@ -97,6 +99,8 @@ def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
 
 def _attention(evaluation: Evaluation, predictor: Predictor) -> tuple[list[tuple[int, HeatMap]], str]:
     """Attention of sentences from short to long, with their line numbers; or none and the reason."""
+    if predictor.source_codec.kind == "image":
+        return [], "Attention over a picture is drawn on it by transduce.pictures.looks_png."
     fitting = [
         index
         for index, prediction in enumerate(evaluation.predictions)
