@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from transduce.data.examples import read_pairs
 from transduce.data.loader import DataConfig
 from transduce.data.report import DataReport
+from transduce.data.values import Media, Value
 from transduce.errors import DataError, StorageError
 from transduce.metrics.captions import reuse_rate, vocabulary_use
 
@@ -23,9 +24,12 @@ CONTROL = "the same model, shown other pictures"
 ItemT = TypeVar("ItemT")
 
 
-def has_control(predictor: "Predictor", count: int) -> bool:
-    """Whether a model is to be tested with exchanged sources: there must be two of them at least."""
-    return predictor.source_codec.kind in BLIND_KINDS and count > 1
+def sees(predictor: "Predictor", sources: Sequence[Value]) -> bool:
+    """Whether the sources are pictures, which a model is to be tested with."""
+    match sources[0]:
+        case Media():
+            return predictor.source_codec.kind in BLIND_KINDS
+    return False
 
 
 def exchanged(items: Sequence[ItemT]) -> list[ItemT]:

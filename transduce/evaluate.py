@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transduce.controls import CONTROL, exchanged, has_control, originality, originality_lines, training_texts
+from transduce.controls import CONTROL, exchanged, originality, originality_lines, sees, training_texts
 from transduce.data.values import Value, shown
 from transduce.decode.search import SearchConfig
 from transduce.errors import DataError
@@ -154,7 +154,7 @@ def evaluate(
         search=search or predictor.search,
         seconds=seconds,
     )
-    if has_control(predictor, len(sources)):
+    if len(sources) > 1 and sees(predictor, sources):
         evaluation = with_control(evaluation, predictor)
     if report_dir is not None:
         write_report(evaluation, predictor, report_dir=report_dir, paths=paths)

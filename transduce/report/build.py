@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from transduce.controls import sees
 from transduce.evaluate import Evaluation
 from transduce.metrics.by_length import LengthScore, score_by_length
 from transduce.predict import Predictor
@@ -99,7 +100,7 @@ def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
 
 def _attention(evaluation: Evaluation, predictor: Predictor) -> tuple[list[tuple[int, HeatMap]], str]:
     """Attention of sentences from short to long, with their line numbers; or none and the reason."""
-    if predictor.source_codec.kind == "image":
+    if sees(predictor, evaluation.sources):
         return [], "Attention over a picture is drawn on it by transduce.pictures.looks_png."
     fitting = [
         index
