@@ -112,7 +112,7 @@ def test_resume_is_exact_with_pictures_that_vary(tmp_path: Path) -> None:
         ({"model": {"frontend": {"kind": "cnn", "widths": [8]}}}, "1 widths see cells of 4 pixels"),
         ({"model": {"reverse_source": True}}, "reverse_source is for sources of text"),
         ({"model": {"decoder": {"kind": "gru", "attention": "none"}}}, "doubly_stochastic needs a decoder with attention"),
-        ({"data": {"target_codec": {"kind": "image"}}}, "media can be sources only"),
+        ({"data": {"target_codec": {"kind": "image"}}}, "recordings and pictures can only be sources"),
         ({"train": {"loss": {"doubly_stochastic": 1, "r_drop": 1}}}, "cannot be used together"),
     ],
 )
