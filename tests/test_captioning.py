@@ -113,7 +113,6 @@ def test_resume_is_exact_with_pictures_that_vary(tmp_path: Path) -> None:
         ({"model": {"reverse_source": True}}, "reverse_source is for sources of text"),
         ({"model": {"decoder": {"kind": "gru", "attention": "none"}}}, "doubly_stochastic needs a decoder with attention"),
         ({"data": {"target_codec": {"kind": "image"}}}, "recordings and pictures can only be sources"),
-        ({"train": {"loss": {"doubly_stochastic": 1, "r_drop": 1}}}, "cannot be used together"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, dict[str, object]], said: str) -> None:

@@ -84,8 +84,6 @@ def _model(config: "RunConfig") -> Iterator[str]:
     if config.train.loss.doubly_stochastic:
         if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none":
             yield "train.loss.doubly_stochastic needs a decoder with attention, but model.decoder.attention = none"
-        if config.train.loss.r_drop:
-            yield "train.loss.doubly_stochastic and train.loss.r_drop cannot be used together"
 
 
 def _ctc(config: "RunConfig") -> Iterator[str]:

@@ -176,7 +176,7 @@ def test_a_vit_answers_as_its_file_says(tmp_path: Path) -> None:
     torch.testing.assert_close(frontend.network(images), expected, atol=1e-5, rtol=1e-5)
     vectors, lengths = frontend(pixels(2))
     assert vectors.shape == (2, 5, 5) and lengths.tolist() == [5, 5], "the class token is a position of the memory"
-    assert frontend.as_written(torch.rand(2, 3, 5), pixels(2)).shape == (2, 3, 4), "but no cell of the picture"
+    assert frontend.as_written(torch.rand(2, 3, 5), lengths).shape == (2, 3, 4), "but no cell of the picture"
 
 
 def test_positions_of_a_vit_are_resized_and_files_of_others_refused() -> None:

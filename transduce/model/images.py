@@ -128,7 +128,7 @@ class ImageFrontend(nn.Module):
         vectors = self.dropout(self.project(self.norm(cells)) + self.positions)
         return vectors, source.lengths + self.num_extra
 
-    def as_written(self, weights: Tensor, source: Padded) -> Tensor:  # noqa: ARG002
+    def as_written(self, weights: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
         """(B, T, S): over the cells, row by row; what a class token got is left out."""
         return weights[:, :, self.num_extra :]
 

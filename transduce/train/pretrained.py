@@ -12,6 +12,10 @@ from transduce.train.storage import read_tensors
 
 def start_frontend(frontend: Frontend, config: FrontendConfig) -> None:
     """Load the `weights` that `config` names, if it does. Raises CheckpointError where the file is missing, damaged or does not fit."""
-    match config, frontend:
-        case (CnnConfig() | PatchesConfig()), ImageFrontend() if config.weights is not None:
-            frontend.start_from(read_tensors(config.weights), config.weights)
+    weights = None
+    match config:
+        case CnnConfig() | PatchesConfig():
+            weights = config.weights
+    match frontend:
+        case ImageFrontend() if weights is not None:
+            frontend.start_from(read_tensors(weights), weights)
