@@ -68,6 +68,7 @@ def test_files_are_reproducible_and_splits_share_no_combination(scenery: ModuleT
         lines = [json.loads(line) for line in first[split].read_text().splitlines()]
         assert len(lines) == size == len(list((tmp_path / "a" / split).iterdir()))
         assert all((tmp_path / "a" / line["image"]).read_bytes() == (tmp_path / "b" / line["image"]).read_bytes() for line in lines[:3])
+        assert 0.55 < sum(len(line["captions"]) == 2 for line in lines) / size < 0.95, "each split has its share of pairs"
         sentences[split] = {line["captions"][0] for line in lines if len(line["captions"]) == 2}
     assert not sentences["train"] & (sentences["valid"] | sentences["test"]) and not sentences["valid"] & sentences["test"]
 

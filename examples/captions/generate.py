@@ -69,24 +69,25 @@ class Scene(NamedTuple):
         return [f"{first} {self.where} {second}", f"{second} {RELATIONS[self.where]} {first}"]
 
 
-def split_of(scene: Scene, seed: int) -> str:
-    """The split that a combination belongs to; scenes of one shape belong to all of them, they are few."""
-    if len(scene.things) == 1:
-        return "any"
-    draw = random.Random(f"{seed}/{scene.sentences()[0]}").random()
+def split_of(pair: Scene, seed: int) -> str:
+    """The split that a combination of two things belongs to."""
+    draw = random.Random(f"{seed}/{pair.sentences()[0]}").random()
     return "train" if draw < TRAINED else "valid" if draw < (1 + TRAINED) / 2 else "test"
 
 
-def random_scene(rng: random.Random) -> Scene:
-    """One shape at a place, or two that differ."""
+def random_thing(rng: random.Random) -> Thing:
+    """Any shape of any colour and size."""
+    return Thing(rng.choice(list(RADII)), rng.choice(list(COLOURS)), rng.choice(list(CORNERS)))
 
-    def thing() -> Thing:
-        return Thing(rng.choice(list(RADII)), rng.choice(list(COLOURS)), rng.choice(list(CORNERS)))
 
-    first, second = thing(), thing()
-    if first == second or rng.random() < SHARE_ALONE:
-        return Scene((first,), rng.choice(list(PLACES)))
-    return Scene((first, second), rng.choice(list(RELATIONS)))
+def random_scene(rng: random.Random, split: str, seed: int) -> Scene:
+    """One shape at a place (such scenes are few and in all splits), or two that differ, in a combination of the split."""
+    if rng.random() < SHARE_ALONE:
+        return Scene((random_thing(rng),), rng.choice(list(PLACES)))
+    while True:
+        pair = Scene((random_thing(rng), random_thing(rng)), rng.choice(list(RELATIONS)))
+        if pair.things[0] != pair.things[1] and split_of(pair, seed) == split:
+            return pair
 
 
 def drawn(scene: Scene, rng: random.Random) -> Image.Image:
@@ -128,11 +129,9 @@ def outline(shape: str, middle: tuple[float, float], radius: float, rng: random.
 def scenes(seed: int, count: int, split: str) -> Iterator[tuple[Scene, Image.Image]]:
     """`count` scenes of a split with their pictures, reproducible from the seed."""
     rng = random.Random(f"{seed}/{split}")
-    while count:
-        scene = random_scene(rng)
-        if split_of(scene, seed) in ("any", split):
-            yield scene, drawn(scene, rng)
-            count -= 1
+    for _ in range(count):
+        scene = random_scene(rng, split, seed)
+        yield scene, drawn(scene, rng)
 
 
 def generate(folder: Path, *, seed: int, sizes: dict[str, int]) -> dict[str, Path]:
