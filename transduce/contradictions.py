@@ -81,9 +81,8 @@ def _model(config: "RunConfig") -> Iterator[str]:
         yield "model.tie = all needs data.joint_vocabulary = true, one vocabulary for both ends (or choose model.tie = output)"
     if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none" and decoder.attend is not None:
         yield f"model.decoder.attend = {decoder.attend} needs an attention, but model.decoder.attention = none"
-    if config.train.loss.doubly_stochastic:
-        if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none":
-            yield "train.loss.doubly_stochastic needs a decoder with attention, but model.decoder.attention = none"
+    if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none" and config.train.loss.doubly_stochastic:
+        yield "train.loss.doubly_stochastic needs a decoder with attention, but model.decoder.attention = none"
 
 
 def _ctc(config: "RunConfig") -> Iterator[str]:
