@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_JOBS ?= 2
 
-.PHONY: help venv demo demo-tracks demo-speech test check results-text clean
+.PHONY: help venv demo demo-tracks demo-speech demo-caption test check results-text clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          set up, train a small model on dates (minutes), show what it learned"
 	@echo "make demo-tracks   set up, train a model of vehicles at a roundabout (minutes), show where it expects them"
 	@echo "make demo-speech   set up, train a model that reads Morse code by ear (minutes), show where it listened"
+	@echo "make demo-caption  set up, train a model that says what is drawn (minutes), show where it looks"
 	@echo "make test          set up and run the whole test suite"
 	@echo "make check         ruff, mypy --strict, policy test"
 	@echo "make results-text  reproduce the figures of docs/results.md (hours)"
@@ -37,6 +38,9 @@ demo-tracks: $(STAMP)
 
 demo-speech: $(STAMP)
 	$(BIN)/python examples/morse/demo.py
+
+demo-caption: $(STAMP)
+	$(BIN)/python examples/captions/demo.py
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_JOBS)

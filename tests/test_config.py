@@ -11,7 +11,7 @@ import pytest
 from transduce.config import RunConfig, change_search, load_config, parse_config, preset_names
 from transduce.decode.search import SearchConfig
 from transduce.errors import ConfigError, StorageError
-from transduce.model.frontends import Vocabulary
+from transduce.model.frontends import Pixels, Vocabulary
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.seq2seq import build_model
 from transduce.tree import parse_words, parse_yaml, scalar_text
@@ -124,7 +124,7 @@ def test_numbers_come_back_from_yaml_as_they_were(value: object) -> None:
         ("train.max_steps=true", ["train.max_steps = true", "a whole number"]),
         ("model.tie=al", ["model.tie = al is not allowed", "none, output or all", "did you mean 'all'?"]),
         ("model.encoder.dropout=1", ["model.encoder.dropout = 1", "a number >= 0 and < 1"]),
-        ("model.encoder.kind=transfromer", ["kind = transfromer", "lstm, gru, transformer or conformer", "did you mean 'transformer'?"]),
+        ("model.encoder.kind=transfromer", ["kind = transfromer", "conformer or none", "did you mean 'transformer'?"]),
         ("model.encoder.bidirectional=true", ["model.encoder.bidirectional is not a setting of kind transformer", "layers"]),
         ("data.train.sorce=x", ["data.train.sorce is not a setting", "'data.train.source'"]),
         ("model.encoder.heads=7", ["model.encoder", "7", "width"]),
@@ -228,11 +228,12 @@ def load_script(name: str) -> ModuleType:
 
 
 SMALLER = ["rnn-bahdanau", "rnn-fixed", "rnn-luong", "transformer-base", "transformer-small", "transformer-tiny"]
+CAPTIONS = ["caption-show-tell", "caption-attend", "caption-transformer"]
 
 
 def test_presets_are_those_of_the_manual() -> None:
     others = ["transformer-big", "tracks-lstm", "tracks-transformer", "speech-conformer", "speech-las", "speech-transformer"]
-    assert preset_names() == sorted([*SMALLER, *others])
+    assert preset_names() == sorted([*SMALLER, *others, *CAPTIONS])
 
 
 def preset(name: str) -> RunConfig:
@@ -245,6 +246,17 @@ def test_every_preset_builds_a_model(name: str) -> None:
     vocabulary = Vocabulary(size=10, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
     model = build_model(preset(name).model, vocabulary, vocabulary)
     assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_presets_for_captions_build_a_model_of_pictures(name: str) -> None:
+    corpus = {"path": "x.jsonl", "source": "image", "target": "captions"}
+    config = parse_config({"preset": name, "run_dir": "run", "data": {"train": corpus, "valid": corpus}, "train": {"max_steps": 1}})
+    codec = config.data.source_codec
+    assert codec.kind == "image"
+    pixels = Pixels(codec.size, codec.patch, (0.5,) * 3, (0.3,) * 3)
+    model = build_model(config.model, pixels, Vocabulary(size=3000, pad_id=0, bos_id=1, eos_id=2, unk_id=3))
+    assert 2e6 < sum(parameter.numel() for parameter in model.parameters()) < 8e6
 
 
 def test_base_and_big_are_those_of_vaswani_2017() -> None:

@@ -20,13 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("quickstart", "data", "tracks", "speech", "architectures", "search", "training", "api")
+NAMES = ("quickstart", "data", "tracks", "speech", "captions", "architectures", "search", "training", "api")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 NOT_RUN = {
     "make demo-speech": "trains for minutes; tests/test_morse_example.py covers its data and its configuration",
     "make demo-tracks": "trains for minutes; tests/test_tracks_example.py covers its data and its configuration",
+    "make demo-caption": "trains for minutes; tests/test_captions_example.py covers its data and its configuration",
     "make demo": "trains for minutes; CI runs it as its own step, and tests/test_dates.py covers its data",
     "make test": "is this test suite",
     "make check": "CI runs it as its own step",
@@ -56,6 +58,20 @@ model:
   frontend: {channels: 2}
   encoder: {width: 8, layers: 2}
   decoder: {width: 8}
+  embedding_size: 8
+train: {max_steps: 4, save_every_steps: 2}
+"""
+CAPTIONS = """
+preset: caption-attend
+run_dir: runs/captions
+data:
+  train: {path: captions.jsonl, source: image, target: captions}
+  valid: {path: captions.jsonl, source: image, target: captions}
+  source_codec: {size: 16, patch: 8}
+  target_codec: {min_count: 1}
+model:
+  frontend: {widths: [8, 8]}
+  decoder: {width: 8, attention_size: 8}
   embedding_size: 8
 train: {max_steps: 4, save_every_steps: 2}
 """
@@ -116,6 +132,17 @@ def write_recordings(place: Path) -> None:
         write_lines(place / f"{split}.audio.jsonl", records)
 
 
+def write_pictures(place: Path) -> None:
+    """Plain pictures with captions, and their configuration."""
+    colours = ("red", "green", "blue")
+    (place / "pictures").mkdir()
+    for number in range(9):
+        Image.new("RGB", (16, 16), colours[number % 3]).save(place / "pictures" / f"{number}.png")
+    lines = [{"image": f"pictures/{number}.png", "captions": [f"all {colours[number % 3]}"] * 2} for number in range(9)]
+    write_lines(place / "captions.jsonl", [json.dumps(line) for line in lines])
+    (place / "captions.yaml").write_text(CAPTIONS, encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small files with the names that the documentation uses."""
@@ -137,6 +164,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "tracks.yaml").write_text(TRACKS, encoding="utf-8")
     (place / "speech.yaml").write_text(SPEECH, encoding="utf-8")
     write_recordings(place)
+    write_pictures(place)
     return place
 
 

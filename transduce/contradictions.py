@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from transduce.config import RunConfig
 
 # The front-ends that each kind of source can have.
-FRONTENDS: dict[str, tuple[str, ...]] = {**dict.fromkeys(TEXT_KINDS, ("tokens",)), "frames": ("steps",), "audio": ("sound",)}
+FRONTENDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(TEXT_KINDS, ("tokens",)),
+    "frames": ("steps",),
+    "audio": ("sound",),
+    "image": ("cnn", "patches"),
+}
 # Between these, neither a factor of noam's own curve nor a peak learning rate makes sense.
 SMALLEST_NOAM_FACTOR = 0.05
 LARGEST_PEAK = 0.2
@@ -36,11 +41,17 @@ def _ends(config: "RunConfig") -> Iterator[str]:
     if model.frontend.kind not in fitting:
         yield f"model.frontend.kind = {model.frontend.kind} does not fit: the source is {kind}, use {' or '.join(fitting)}"
     if target == "media":
-        yield f"data.target_codec.kind = {data.target_codec.kind} is not possible: recordings can only be sources"
+        yield f"data.target_codec.kind = {data.target_codec.kind} is not possible: recordings and pictures can only be sources"
+    if data.source_codec.kind == "image" and (model.frontend.kind == "cnn" or model.frontend.kind == "patches"):
+        problem = model.frontend.patch_problem(data.source_codec.patch)
+        if problem is not None:
+            yield f"data.source_codec.patch = {data.source_codec.patch} does not fit model.frontend: {problem}"
+    if model.reverse_source and source != "text":
+        yield f"model.reverse_source is for sources of text; this one is {kind}"
     if any(corpus.resolved_format == "tracks" for corpus in (*data.train, data.valid)) and data.windows is None:
         yield "a corpus is a table of tracks: data.windows must tell its columns and how it is cut"
-    if source == "text" and data.target_codec.kind == "frames" and data.target_codec.relative != "absolute":
-        yield "data.target_codec.relative must be absolute: there is no observed step of a text to continue"
+    if source != "frames" and data.target_codec.kind == "frames" and data.target_codec.relative != "absolute":
+        yield "data.target_codec.relative must be absolute: only a source of numbers has steps to continue"
     wanted = [name for name in (*config.train.validation.metrics, config.train.metric) if name != "loss"]
     wrong = [name for name in dict.fromkeys(wanted) if (name in TRACK_METRICS) != (target == "frames")]
     if wrong:
@@ -53,8 +64,9 @@ def _ends(config: "RunConfig") -> Iterator[str]:
 def _numbers(config: "RunConfig") -> Iterator[str]:
     """What only text has, asked of numbers."""
     model, rollout = config.model, config.rollout
-    if config.train.loss.r_drop:
-        yield "train.loss.r_drop needs a target of text"
+    for name, weight in (("r_drop", config.train.loss.r_drop), ("doubly_stochastic", config.train.loss.doubly_stochastic)):
+        if weight:
+            yield f"train.loss.{name} needs a target of text"
     if rollout.num_samples and model.head.kind != "mixture":
         yield f"rollout.num_samples = {rollout.num_samples} needs model.head.kind = mixture: a regression has no samples"
     if rollout.steps is None and not model.head.stop and config.data.windows is None:
@@ -69,6 +81,8 @@ def _model(config: "RunConfig") -> Iterator[str]:
         yield "model.tie = all needs data.joint_vocabulary = true, one vocabulary for both ends (or choose model.tie = output)"
     if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none" and decoder.attend is not None:
         yield f"model.decoder.attend = {decoder.attend} needs an attention, but model.decoder.attention = none"
+    if (decoder.kind == "lstm" or decoder.kind == "gru") and decoder.attention == "none" and config.train.loss.doubly_stochastic:
+        yield "train.loss.doubly_stochastic needs a decoder with attention, but model.decoder.attention = none"
 
 
 def _ctc(config: "RunConfig") -> Iterator[str]:

@@ -8,13 +8,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from transduce.controls import CONTROL, exchanged, originality, originality_lines, sees, training_texts
 from transduce.data.values import Value, shown
 from transduce.decode.search import SearchConfig
 from transduce.errors import DataError
 from transduce.metrics import NUM_RESAMPLES, Comparison, Score, compute_metrics, paired_bootstrap
+from transduce.metrics.captions import CAPTION_METRICS
 from transduce.metrics.edits import sentence_similarity
 from transduce.metrics.overlap import sentence_chrf
 from transduce.predict import Prediction, Predictor
@@ -22,7 +24,7 @@ from transduce.train.journal import replace_text
 
 DEFAULT_METRICS = ("bleu", "chrf")
 # Metrics of running text: where one of them was asked for, examples are ranked by chrF, else by edit distance.
-TEXT_METRICS = frozenset({"bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL"})
+TEXT_METRICS = frozenset({"bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", *CAPTION_METRICS})
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out. scores: by metric, with 95 % intervals. seconds: wall time of the prediction."""
+    """What came out. scores: by metric, with 95 % intervals. seconds: wall time of the prediction.
+
+    control: of a model of pictures, its own outputs for other pictures. originality: how its captions are written.
+    """
 
     model: str
     scores: Mapping[str, Score]
@@ -46,6 +51,28 @@ class Evaluation:
     search: SearchConfig
     seconds: float
     baseline: Baseline | None = None
+    control: Baseline | None = None
+    originality: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def control_verdict(self) -> str | None:
+        """In words: whether the pictures matter to the model. None where that was not tested."""
+        if self.control is None:
+            return None
+        better = [test.metric for test in self.control.comparisons if test.verdict == "better"]
+        if better:
+            return f"with the right pictures the model is better than with other pictures ({', '.join(better)})"
+        return "the model does no better with the right pictures than with other pictures: what it writes does not depend on what it sees"
+
+    @property
+    def blind(self) -> bool:
+        """Whether the control was made and the model did not beat it."""
+        return self.control is not None and all(test.verdict != "better" for test in self.control.comparisons)
+
+    @property
+    def originality_lines(self) -> list[str]:
+        """How the captions are written, for people."""
+        return originality_lines(dict(self.originality), len(self.sources))
 
     @property
     def source_texts(self) -> list[str]:
@@ -90,6 +117,9 @@ class Evaluation:
             "sentences_per_second": round(self.sentences_per_second, 3),
             "search": self.search.model_dump(mode="json"),
             "baseline": None if self.baseline is None else self.baseline.name,
+            "control": None if self.control is None else [test.to_dict() for test in self.control.comparisons],
+            "control_verdict": self.control_verdict,
+            "originality": dict(self.originality),
             "comparisons": [] if self.baseline is None else [comparison.to_dict() for comparison in self.baseline.comparisons],
         }
 
@@ -124,9 +154,20 @@ def evaluate(
         search=search or predictor.search,
         seconds=seconds,
     )
+    if len(sources) > 1 and sees(predictor, sources):
+        evaluation = with_control(evaluation, predictor)
     if report_dir is not None:
         write_report(evaluation, predictor, report_dir=report_dir, paths=paths)
     return evaluation
+
+
+def with_control(evaluation: Evaluation, predictor: Predictor) -> Evaluation:
+    """The same evaluation with what the model scores when it is shown other pictures, and how its captions are written."""
+    predictions = predictor.predict(exchanged(evaluation.sources), search=evaluation.search)
+    texts, references = tuple(prediction.text for prediction in predictions), evaluation.references
+    tests = tuple(paired_bootstrap(metric, evaluation.texts, texts, references=references) for metric in evaluation.scores)
+    figures = originality(evaluation.texts, references, training_texts(predictor.data))
+    return replace(evaluation, control=Baseline(CONTROL, texts, tests), originality=figures)
 
 
 def compare(

@@ -137,6 +137,36 @@ def sound_png(path: Path, heard: Heard, *, title: str = "") -> None:
             wave.set_title(_drawable(title, known), fontsize=10, loc="left")
 
 
+@dataclass(frozen=True)
+class Look:
+    """A picture (H, W, 3) uint8, the words written about it, and where each was looked at: (words, cells of the square grid)."""
+
+    pixels: NDArray[np.uint8]
+    words: Sequence[str]
+    weights: NDArray[np.floating[Any]]
+    title: str = ""
+
+
+def looks_png(path: Path, looks: Sequence[Look]) -> None:
+    """A row for each picture: the picture itself, then under each word the picture, lit where the model looked (Xu 2015, figure 5)."""
+    columns = 1 + max(len(look.words) for look in looks)
+    with _canvas(path, 1.25 * columns, 1.5 * len(looks)) as figure:
+        known = _known_marks()
+        panels = figure.subplots(len(looks), columns, squeeze=False)
+        for row, look in zip(panels, looks, strict=True):
+            grid = round(look.weights.shape[1] ** 0.5)
+            edge = (-0.5, look.pixels.shape[1] - 0.5, look.pixels.shape[0] - 0.5, -0.5)
+            for panel, word, weights in zip(row[1:], look.words, look.weights, strict=False):
+                panel.imshow(look.pixels.mean(2), cmap="gray", vmin=-120, vmax=400)
+                light = weights.reshape(grid, grid) / max(float(weights.max()), 1e-9)
+                panel.imshow(light, cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=edge, interpolation="bilinear")
+                panel.set_title(_drawable(word, known), fontsize=9)
+            row[0].imshow(look.pixels)
+            row[0].set_title(_drawable(look.title, known), fontsize=9)
+            for panel in row:
+                panel.set_axis_off()
+
+
 def _plot_lines(axes: Any, title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     for color, (name, points) in zip(COLORS, series.items(), strict=False):
         if points:

@@ -5,7 +5,9 @@ import torch
 from transduce.data.batch import Batch, Padded
 from transduce.model.conformer import ConformerConfig
 from transduce.model.features import FeaturesConfig
-from transduce.model.frontends import Sound, Vocabulary
+from transduce.model.frontends import Pixels, Sound, Vocabulary
+from transduce.model.images import CnnConfig, PatchesConfig
+from transduce.model.no_encoder import NoEncoderConfig
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 from transduce.model.seq2seq import DecoderConfig, EncoderConfig, ModelConfig, Seq2Seq, build_model
@@ -17,6 +19,7 @@ TINY = {"width": 16, "heads": 4, "feed_forward": 24, "layers": 2}
 LOCATION = {"location_filters": 3, "location_kernel": 4}
 RNN = {"width": 12, "heads": 3, "attention_size": 10}
 SOUND = Sound(8_000, FeaturesConfig(kind="fbank", num_bins=12), (8.0,) * 12, (3.0,) * 12)
+PICTURE = Pixels(size=16, patch=8, mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3))
 SOURCE = Vocabulary(size=13, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
 TARGET = Vocabulary(size=11, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
 
@@ -30,6 +33,7 @@ ENCODERS: dict[str, EncoderConfig] = {
     "transformer-rope-swiglu": TransformerEncoderConfig(**TINY, positions="rope", norm="rms_norm", activation="swiglu", key_value_heads=2),
     "transformer-relative-gelu": TransformerEncoderConfig(**TINY, positions="relative", activation="gelu"),
     "conformer": ConformerConfig(**TINY, kernel_size=5),
+    "none": NoEncoderConfig(),
 }
 DECODERS: dict[str, DecoderConfig] = {
     "lstm-none": RecurrentDecoderConfig(kind="lstm", attention="none", layers=2, **RNN),
@@ -55,6 +59,11 @@ DECODERS: dict[str, DecoderConfig] = {
 SOUND_FRONTENDS: dict[str, SoundConfig] = {
     "conv2d": SoundConfig(channels=3),
     "stack": SoundConfig(subsampling="stack", factor=3, normalize="utterance"),
+}
+IMAGE_FRONTENDS: dict[str, CnnConfig | PatchesConfig] = {
+    "cnn": CnnConfig(widths=(8, 16)),
+    "patches": PatchesConfig(width=12, heads=3, feed_forward=16),
+    "vit": PatchesConfig(width=12, layers=1, heads=3, feed_forward=16, class_token=True),
 }
 PAIRS = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
 EACH_ONCE = [(encoder, list(DECODERS)[0 if index else 2]) for index, encoder in enumerate(ENCODERS)] + [("gru", name) for name in DECODERS]
@@ -96,3 +105,19 @@ def make_sound_batch(source_samples: list[int], target_lengths: list[int]) -> Ba
     keys = torch.arange(len(source_samples)) * 7919 + 1
     source = Padded(data, torch.tensor(source_samples), keys)
     return Batch(torch.arange(len(source_samples)), source, _rows(target_lengths, TARGET, generator))
+
+
+def make_image_model(frontend: str, encoder: str, decoder: str) -> Seq2Seq:
+    """A tiny model that reads pictures, in evaluation mode."""
+    torch.manual_seed(1)
+    parts = {"frontend": IMAGE_FRONTENDS[frontend], "encoder": ENCODERS[encoder], "decoder": DECODERS[decoder]}
+    return build_model(ModelConfig(embedding_size=10, **parts), PICTURE, TARGET).eval()
+
+
+def make_image_batch(target_lengths: list[int], owners: list[int]) -> Batch:
+    """Random pictures, and targets of which several may belong to one picture."""
+    generator = torch.Generator().manual_seed(1)
+    count = max(owners) + 1
+    data = torch.randint(0, 256, (count, 3, PICTURE.size, PICTURE.size), dtype=torch.uint8, generator=generator)
+    source = Padded(data, torch.full((count,), PICTURE.grid**2))
+    return Batch(torch.arange(count), source, _rows(target_lengths, TARGET, generator), torch.tensor(owners))

@@ -8,7 +8,7 @@ from transduce.data.batch import Batch, Padded
 from transduce.model.frontends import Vocabulary
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.train.loss import LossConfig, token_loss
-from transduce.train.objective import ForcingConfig, forcing_ratio, mixed_inputs, training_loss
+from transduce.train.objective import ForcingConfig, forcing_ratio, mixed_inputs, training_loss, uneven_attention
 
 WORDS = Vocabulary(size=9, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
 
@@ -68,3 +68,36 @@ def test_r_drop(model: Seq2Seq, batch: Batch) -> None:
     divergence = sum(functional.kl_div(a, b, reduction="sum", log_target=True) for a, b in (logs, logs[::-1]))
     torch.testing.assert_close(sums.loss, entropy / 2 + 4.0 * divergence / 4)
     assert float(divergence.detach()) > 0
+
+
+def test_uneven_attention_by_hand() -> None:
+    weights = torch.tensor([[[0.5, 0.5, 0.0], [0.5, 0.25, 0.25], [0.0, 0.0, 1.0]]])
+    target = Padded(torch.zeros(1, 3, dtype=torch.int64), torch.tensor([2]))  # the third target position is padding
+    mask = torch.tensor([[True, True, True]])
+    assert float(uneven_attention(weights, target, mask)) == pytest.approx(0.0 + 0.25**2 + 0.75**2)
+    assert float(uneven_attention(weights, target, torch.tensor([[True, True, False]]))) == pytest.approx(0.25**2)
+
+
+ATTENDING = ({"kind": "transformer", "layers": 1, "heads": 2, "width": 8, "feed_forward": 16}, {"kind": "lstm", "width": 8})
+
+
+@pytest.mark.parametrize("decoder", ATTENDING)
+def test_attention_is_spread_where_that_is_asked_for(batch: Batch, decoder: dict[str, object]) -> None:
+    """The penalty adds to the loss and not to the likelihood, and following its gradient lowers it."""
+    torch.manual_seed(1)
+    config = {"embedding_size": 8, "encoder": {"kind": "gru", "width": 8}, "decoder": decoder}
+    model = build_model(ModelConfig.model_validate(config), WORDS, WORDS).eval()
+    plain = training_loss(model, batch, loss=LossConfig(), forced=1.0)
+    spread = training_loss(model, batch, loss=LossConfig(doubly_stochastic=0.5), forced=1.0)
+    weights, mask = model.attention(batch), model.memory_of(batch).mask
+    assert weights is not None
+    penalty = uneven_attention(weights, batch.target, mask)
+    torch.testing.assert_close(spread.loss, plain.loss + 0.5 * penalty)
+    torch.testing.assert_close(spread.nll, plain.nll)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(30):
+        optimizer.zero_grad()
+        now = uneven_attention(model.attention(batch), batch.target, mask)  # type: ignore[arg-type]
+        now.backward()
+        optimizer.step()
+    assert float(now.detach()) < 0.95 * float(penalty.detach())

@@ -12,7 +12,7 @@ from transduce.data.lines import read_lines
 from transduce.data.sources import read_examples, read_sources
 from transduce.data.values import Value, shown
 from transduce.errors import ConfigError, DataError, StorageError
-from transduce.evaluate import Evaluation, compare, evaluate, write_report
+from transduce.evaluate import Baseline, Evaluation, compare, evaluate, write_report
 from transduce.forecast import Forecaster
 from transduce.predict import Predictor
 
@@ -118,13 +118,24 @@ def _show(evaluation: Evaluation) -> None:
     for name, score in evaluation.scores.items():
         interval = "" if score.interval is None else f"[{score.interval[0]:.2f}, {score.interval[1]:.2f}]"
         print(f"{name:12} {score.value:8.2f}  {interval:16} {score.signature}")
-    if evaluation.baseline is not None:
-        for test in evaluation.baseline.comparisons:
-            print(f"{test.metric:12} {test.value - test.baseline:+8.2f}  against {evaluation.baseline.name}, p = {test.p_value:.3f}")
+    for line in (*_against(evaluation.baseline), *_against(evaluation.control), *evaluation.originality_lines):
+        print(line)
+    if evaluation.control_verdict is not None:
+        print(f"{'warning: ' if evaluation.blind else ''}{evaluation.control_verdict}")
     print(f"{len(evaluation.sources)} sentences, {evaluation.sentences_per_second:.1f} per second")
     for flag, count in {**evaluation.flags, "truncated": evaluation.truncated}.items():
         if count:
             print(f"warning: {count} of {len(evaluation.sources)} predictions: {flag}", file=sys.stderr)
+
+
+def _against(other: Baseline | None) -> list[str]:
+    """How an evaluation compares with other outputs, a line for each metric."""
+    if other is None:
+        return []
+    return [
+        f"{test.metric:12} {test.difference:+8.2f}  against {test.baseline:.2f} of {other.name}, p = {test.p_value:.3f}"
+        for test in other.comparisons
+    ]
 
 
 def _write_json(path: Path, tree: dict[str, object]) -> None:

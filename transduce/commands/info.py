@@ -40,7 +40,8 @@ def _part(part: EncoderConfig | DecoderConfig) -> str:
     """`lstm, layers 2, width 512, ...`: the settings that differ from their defaults behind the essential ones."""
     changed = part.model_dump(exclude_defaults=True)
     rest = [f"{name} {value}" for name, value in changed.items() if name not in ("kind", "layers", "width")]
-    return ", ".join([part.kind, f"layers {part.layers}", f"width {part.width}", *rest])
+    essential = [] if part.kind == "none" else [f"layers {part.layers}", f"width {part.width}"]
+    return ", ".join([part.kind, *essential, *rest])
 
 
 def _parameters(model: nn.Module) -> str:

@@ -17,6 +17,7 @@ from transduce.data.audio import AudioCodec, AudioConfig
 from transduce.data.batch import Padded
 from transduce.data.fields import ValueKind
 from transduce.data.frames import FramesCodec, FramesConfig
+from transduce.data.image import ImageCodec, ImageConfig
 from transduce.data.report import Lossless
 from transduce.data.symbols import CODEC_FILE
 from transduce.data.text import BytesConfig, CharactersConfig, SentencePieceConfig, WordsConfig, fit_text_codec, load_text_codec
@@ -26,10 +27,11 @@ from transduce.errors import CheckpointError, ConfigError, DataError
 from transduce.model.frontends import EndShape
 
 TEXT_KINDS = ("sentencepiece", "characters", "bytes", "words")
-VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "frames": "frames", "audio": "media"}
+VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "frames": "frames", "audio": "media", "image": "media"}
 
 CodecConfig = Annotated[
-    SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig | FramesConfig | AudioConfig, Field(discriminator="kind")
+    SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig | FramesConfig | AudioConfig | ImageConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -101,6 +103,8 @@ def fit_codec(config: CodecConfig, values: Iterable[Any], seed: int) -> Codec:
         return FramesCodec.fit(config, values)
     if config.kind == "audio":
         return AudioCodec.fit(config, values, seed)
+    if config.kind == "image":
+        return ImageCodec.fit(config, values)
     return fit_text_codec(config, values, seed)
 
 
@@ -115,6 +119,8 @@ def load_codec(directory: Path) -> Codec:
             return FramesCodec.from_tree(tree)
         if kind == "audio":
             return AudioCodec.from_tree(tree)
+        if kind == "image":
+            return ImageCodec.from_tree(tree)
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise CheckpointError(f"{directory}: the codec cannot be read: {error}") from None
     raise CheckpointError(f"{directory / CODEC_FILE}: unknown kind {kind!r} ({', '.join(VALUE_KINDS)})")

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Self, cast
 
 from pydantic import Field, model_validator
 
+from transduce.data.captions import coco_records, flickr_records, picture_names
 from transduce.data.fields import BadRecordError, EndReader, ValueKind, decoded, field_reader, json_fields
 from transduce.data.lines import open_bytes, raw_lines
 from transduce.data.report import CorpusReport, DataReport
@@ -25,6 +26,7 @@ from transduce.settings import Settings
 
 ENDINGS = {".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "tracks", ".npy": "tracks", ".parquet": "tracks"}
 
+CAPTION_FORMATS = ("flickr8k", "coco")
 Errors = Literal["strict", "tolerant"]
 
 
@@ -37,16 +39,21 @@ class CorpusConfig(Settings):
     """Without `path`: the file of targets, one a line. With `path`: column number (from 0), column name or JSON field."""
     path: Path | None = None
     """One TSV or JSONL file that holds both ends (default columns 0 and 1, default fields "source" and "target")."""
-    format: Literal["auto", "lines", "tsv", "jsonl", "tracks"] = "auto"
-    """`auto` goes by the file ending (.tsv, .tab, .jsonl, .ndjson, each also with .gz; .csv, .npy and .parquet are tables of tracks)."""
+    format: Literal["auto", "lines", "tsv", "jsonl", "tracks", "flickr8k", "coco"] = "auto"
+    """`auto` goes by the file ending (.tsv, .tab, .jsonl, .ndjson, each also with .gz; .csv, .npy and .parquet are tables of tracks).
+    flickr8k: lines `name.jpg#0`, tab, caption. coco: JSON with `images` and `annotations`."""
     media: Path | None = None
     """Folder or uncompressed .tar archive of the recordings or pictures that the records name. None = the folder of the file."""
+    only: Path | None = None
+    """A file of names, one a line: only these pictures are read. For formats flickr8k and coco, whose captions stand in one file."""
     weight: float | None = Field(default=None, gt=0)
     """Share of this corpus relative to the others' weights. All corpora have one, or none has."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.path is None and self.format in ("tsv", "jsonl"):
+        if self.only is not None and self.format not in CAPTION_FORMATS:
+            raise ConfigError(f"`only` is for corpora of format {' or '.join(CAPTION_FORMATS)}")
+        if self.path is None and self.format in ("tsv", "jsonl", *CAPTION_FORMATS):
             raise ConfigError(f"a corpus of format {self.format} needs `path`, the one file that holds both ends")
         if self.path is None and (self.source is None or self.target is None):
             raise ConfigError("a corpus needs `source` and `target` (two aligned files), or `path` (one TSV or JSONL file)")
@@ -175,6 +182,8 @@ def _record_maker(
 
 def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack, *, reading: Reading) -> tuple[Iterator[NumberedRaws], Parser]:
     """Numbered raw records and what makes values of them; `stack` closes the files."""
+    if corpus.resolved_format in CAPTION_FORMATS:
+        return _captions(corpus, entry, stack), _caption_parser(corpus, reading)
     files = [raw_lines(stack.enter_context(open_bytes(path)), path, entry) for path in corpus.files]
     if corpus.path is None:
         return enumerate(zip_longest(*files), 1), _aligned_parser(corpus, reading)
@@ -245,6 +254,33 @@ def _json_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
         if len(sources) != 1:
             raise BadRecordError("several sources", f"{names[0]!r} is a list; only the target may be one", path)
         return sources[0], read_target(tree[names[1]], tree)
+
+    return parse
+
+
+def _captions(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack) -> Iterator[NumberedRaws]:
+    """The pictures of a caption file, those that `only` leaves out counted as noted."""
+    path, only = corpus.files[0], None if corpus.only is None else picture_names(corpus.only)
+    if corpus.resolved_format == "coco":
+        records = coco_records(path)
+    else:
+        records = flickr_records(enumerate(raw_lines(stack.enter_context(open_bytes(path)), path, entry), 1))
+    for number, raws in records:
+        if only is None or len(raws) == 1 or (raws[0] or b"").decode(errors="replace") in only:
+            yield number, raws
+        else:
+            entry.note("pictures that `only` does not name, left out", f"{path}:{number}")
+
+
+def _caption_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
+    path = corpus.files[0]
+    read_source, read_target = _readers(corpus, reading, ("the picture", "the captions"))
+
+    def parse(raws: Raws) -> Pair:
+        name, *captions = (decoded(raw or b"", path) for raw in raws)
+        if not captions:
+            raise BadRecordError("not a caption", f"{name[:60]!r} is not of the form name.jpg#0, tab, caption", path)
+        return read_source(name, {})[0], read_target(captions, {})
 
     return parse
 

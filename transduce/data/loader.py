@@ -38,7 +38,8 @@ class DataConfig(Settings):
     valid: CorpusConfig
     """The corpus that training is judged by."""
     source_codec: CodecConfig = SentencePieceConfig()
-    """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers, audio for recordings."""
+    """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers, audio for recordings,
+    image for pictures."""
     target_codec: CodecConfig = SentencePieceConfig()
     """What targets are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers."""
     joint_vocabulary: bool = False

@@ -54,15 +54,18 @@ def root_stamp(root: Path) -> list[object]:
     return [str(root.absolute()), state.st_size if root.is_file() else 0, state.st_mtime_ns]
 
 
-def read_media(media: Media) -> bytes:
-    """The whole file or member. Raises BadValueError: missing, empty, too large, truncated, not a regular file."""
+def read_media(media: Media, *, first: int | None = None, largest: int = LARGEST_BYTES) -> bytes:
+    """The whole file or member, or its `first` bytes. Raises BadValueError: missing, empty, larger than `largest`, truncated, no file."""
     try:
         if media.member is None:
             if not media.path.is_file():
                 raise BadValueError("no such file", str(media.path))
-            return _read(media.path, media, offset=0, size=media.path.stat().st_size)
-        offset, size = member_place(media)
-        return _read(media.path, media, offset=offset, size=size)
+            offset, size = 0, media.path.stat().st_size
+        else:
+            offset, size = member_place(media)
+        if size > largest:
+            raise BadValueError("file is too large", f"{media.place()} has {size} bytes; {largest} are allowed")
+        return _read(media.path, media, offset=offset, size=size if first is None else min(size, first))
     except OSError as error:
         raise BadValueError("file cannot be read", f"{media.place()}: {error.strerror or error}") from None
 
@@ -133,8 +136,6 @@ def _index(path: Path, _modified: int, _size: int) -> dict[str, tuple[int, int]]
 def _read(path: Path, media: Media, *, offset: int, size: int) -> bytes:
     if size == 0:
         raise BadValueError("file is empty", media.place())
-    if size > LARGEST_BYTES:
-        raise BadValueError("file is too large", f"{media.place()} has {size} bytes; {LARGEST_BYTES} are allowed")
     handle = os.open(path, os.O_RDONLY)
     try:
         content = os.pread(handle, size, offset)

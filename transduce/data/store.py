@@ -109,6 +109,8 @@ def corpus_key(corpus: CorpusConfig, cache: Cache, reading: Reading) -> dict[str
     columns = None if corpus.path is None else [None if end is None else str(end) for end in (corpus.source, corpus.target)]
     files = [[cache.digest(path), path.suffix == ".gz"] for path in corpus.files]
     tree: dict[str, object] = {"files": files, "form": corpus.resolved_format, "columns": columns, "reading": reading.tree()}
+    if corpus.only is not None:
+        tree["only"] = cache.digest(corpus.only)
     return tree | ({"media": root_stamp(corpus.media_root)} if "media" in (reading.source, reading.target) else {})
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from transduce.errors import ConfigError
+from transduce.metrics.captions import CIDER, COCO_BLEU_1, COCO_BLEU_2, COCO_BLEU_3, COCO_BLEU_4, COCO_ROUGE_L
 from transduce.metrics.edits import CER, EXACT_MATCH, PER, WER
 from transduce.metrics.overlap import BLEU, CHRF, TER
 from transduce.metrics.rouge import ROUGE_1, ROUGE_2, ROUGE_L
@@ -52,6 +53,12 @@ METRICS: dict[str, Metric] = {
     "cer": CER,
     "exact_match": EXACT_MATCH,
     "per": PER,
+    "coco_bleu1": COCO_BLEU_1,
+    "coco_bleu2": COCO_BLEU_2,
+    "coco_bleu3": COCO_BLEU_3,
+    "coco_bleu4": COCO_BLEU_4,
+    "coco_rougeL": COCO_ROUGE_L,
+    "cider": CIDER,
 }
 
 

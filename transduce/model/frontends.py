@@ -58,7 +58,22 @@ class Sound:
     std: tuple[float, ...]
 
 
-EndShape = Vocabulary | Steps | Sound
+@dataclass(frozen=True)
+class Pixels:
+    """Square pictures of `size` x `size` pixels, seen in cells of `patch` x `patch`. mean, std: of each colour, 0 to 1."""
+
+    size: int
+    patch: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def grid(self) -> int:
+        """Cells along each side."""
+        return self.size // self.patch
+
+
+EndShape = Vocabulary | Steps | Sound | Pixels
 """What a model must know of one end of its data."""
 
 

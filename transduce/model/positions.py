@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from transduce.errors import ConfigError
 
-PositionKind = Literal["sinusoidal", "learned", "rope", "relative"]
+PositionKind = Literal["sinusoidal", "learned", "rope", "relative", "none"]
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, (T, 1, K / 2) each."""
 TABLE_LENGTH = 1024

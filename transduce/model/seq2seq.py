@@ -14,6 +14,7 @@ from transduce.model.conformer import ConformerConfig, ConformerEncoder
 from transduce.model.frontends import (
     EndShape,
     Frontend,
+    Pixels,
     Sound,
     Steps,
     TokenEmbedding,
@@ -23,7 +24,9 @@ from transduce.model.frontends import (
     expect_vocabulary,
 )
 from transduce.model.heads import CTCHead, TokenHead
+from transduce.model.images import CnnConfig, ImageFrontend, PatchesConfig
 from transduce.model.interface import Decoder, Encoder, Memory, State
+from transduce.model.no_encoder import NoEncoder, NoEncoderConfig
 from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoder, RecurrentDecoderConfig
 from transduce.model.sound import SoundConfig, SoundFrontend
@@ -32,8 +35,10 @@ from transduce.model.steps import StepsConfig, StepsEmbedding, StepsFrontend, St
 from transduce.model.transformer import TransformerDecoder, TransformerDecoderConfig, TransformerEncoder, TransformerEncoderConfig
 from transduce.settings import Settings
 
-EncoderConfig = Annotated[RecurrentEncoderConfig | TransformerEncoderConfig | ConformerConfig, Field(discriminator="kind")]
-FrontendConfig = Annotated[TokensConfig | StepsConfig | SoundConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[
+    RecurrentEncoderConfig | TransformerEncoderConfig | ConformerConfig | NoEncoderConfig, Field(discriminator="kind")
+]
+FrontendConfig = Annotated[TokensConfig | StepsConfig | SoundConfig | CnnConfig | PatchesConfig, Field(discriminator="kind")]
 TargetEmbedding = TokenEmbedding | StepsEmbedding
 Head = TokenHead | StepsHead
 DecoderConfig = Annotated[RecurrentDecoderConfig | TransformerDecoderConfig | SSRUDecoderConfig, Field(discriminator="kind")]
@@ -43,9 +48,10 @@ class ModelConfig(Settings):
     """The network: a front-end, one encoder, one decoder, and what they share."""
 
     frontend: FrontendConfig = TokensConfig()
-    """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers, sound for recordings."""
+    """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers, sound for recordings,
+    cnn or patches for pictures."""
     encoder: EncoderConfig = TransformerEncoderConfig()
-    """The encoder; its `kind` is lstm, gru, transformer or conformer."""
+    """The encoder; its `kind` is lstm, gru, transformer, conformer or none."""
     decoder: DecoderConfig = TransformerDecoderConfig()
     """The decoder; its `kind` is lstm, gru, transformer or ssru."""
     head: StepsHeadConfig = StepsHeadConfig()
@@ -169,6 +175,8 @@ def build_frontend(config: ModelConfig, source: EndShape, *, shared: TokenEmbedd
             return StepsFrontend(steps, size, output_size=config.embedding_size, dropout=config.embedding_dropout)
         case SoundConfig() as hearing, Sound() as sound:
             return SoundFrontend(hearing, sound, output_size=config.embedding_size, dropout=config.embedding_dropout)
+        case CnnConfig() | PatchesConfig() as seeing, Pixels() as pixels:
+            return ImageFrontend(seeing, pixels, output_size=config.embedding_size, dropout=config.embedding_dropout)
     return TokenFrontend(shared or token_embedding(config, expect_vocabulary(source, "source")), config.reverse_source)
 
 
@@ -178,6 +186,8 @@ def build_encoder(config: EncoderConfig, input_size: int) -> Encoder:
         return TransformerEncoder(config, input_size)
     if config.kind == "conformer":
         return ConformerEncoder(config, input_size)
+    if config.kind == "none":
+        return NoEncoder(input_size)
     return RecurrentEncoder(config, input_size)
 
 

@@ -113,7 +113,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = feed_forward(config)
         self.feed_forward_residual = Residual(config)
 
-    def forward(self, inputs: Tensor, *, bias: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(self, inputs: Tensor, *, bias: Tensor | None, rotation: Rotation | None) -> Tensor:
         """(B, S, D) -> (B, S, D)."""
         attended = self.attention(self.attention_residual.before(inputs), bias=bias, rotation=rotation)
         hidden = self.attention_residual.after(inputs, attended)

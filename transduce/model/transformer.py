@@ -52,7 +52,8 @@ class TransformerConfig(Settings):
     norm_place: Literal["pre", "post"] = "pre"
     """pre: normalise what enters a sublayer, and the end of the stack (Xiong 2020). post: the sum after each sublayer (Vaswani 2017)."""
     positions: PositionKind = "sinusoidal"
-    """sinusoidal (Vaswani 2017), learned (see `max_positions`), rope (Su 2021), relative (a bias per head and distance, Raffel 2020)."""
+    """sinusoidal (Vaswani 2017), learned (see `max_positions`), rope (Su 2021), relative (a bias per head and distance, Raffel 2020),
+    none (where the front-end has placed its vectors already, as those of pictures do)."""
     max_positions: int = Field(default=1024, ge=1)
     """Longest sequence in tokens for learned positions; the other kinds have no limit."""
     relative_buckets: int = Field(default=32, ge=4, multiple_of=4)

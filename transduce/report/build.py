@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from transduce.controls import sees
 from transduce.evaluate import Evaluation
 from transduce.metrics.by_length import LengthScore, score_by_length
 from transduce.predict import Predictor
@@ -37,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page. by_length: one list for the model and one for a baseline, by name."""
+    """Everything on the page. by_length: one list for the model and one for a baseline, by name; empty for sources that are files."""
 
     evaluation: Evaluation
     ranked_by: str
@@ -85,6 +86,8 @@ def _example(evaluation: Evaluation, index: int, score: float) -> Example:
 
 
 def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
+    if not all(isinstance(source, str) for source in evaluation.sources):
+        return {}  # the length of a file's name says nothing
     metric = next(iter(evaluation.scores))
     systems: dict[str, Sequence[str]] = {"this model": evaluation.texts}
     if evaluation.baseline is not None:
@@ -97,6 +100,8 @@ def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
 
 def _attention(evaluation: Evaluation, predictor: Predictor) -> tuple[list[tuple[int, HeatMap]], str]:
     """Attention of sentences from short to long, with their line numbers; or none and the reason."""
+    if sees(predictor, evaluation.sources):
+        return [], "Attention over a picture is drawn on it by transduce.pictures.looks_png."
     fitting = [
         index
         for index, prediction in enumerate(evaluation.predictions)

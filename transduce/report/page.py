@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from transduce.evaluate import Baseline
 from transduce.metrics.by_length import LengthScore
 from transduce.metrics.score import Score
 from transduce.report.build import Example, Report
@@ -26,6 +27,9 @@ LABELS = {
     "cer": "CER",
     "per": "PER",
     "exact_match": "Exact match",
+    **{f"coco_bleu{n}": f"BLEU-{n} (COCO)" for n in range(1, 5)},
+    "coco_rougeL": "ROUGE-L (COCO)",
+    "cider": "CIDEr-D",
     "accuracy": "Token accuracy",
     "source_gain": "Loss rise with wrong sources",
 }
@@ -40,6 +44,7 @@ def render(report: Report) -> str:
         _scores(report),
         _notices(report),
         _comparison(report),
+        _control(report),
         _by_length(report),
         _attention(report),
         _examples("worst", report.worst, report.ranked_by),
@@ -111,6 +116,8 @@ def _notices(report: Report) -> str:
     counts.update({f"flagged {flag.replace('_', ' ')}": count for flag, count in evaluation.flags.items()})
     notes = [f"{count:,} of {len(evaluation.sources):,} predictions {what}" for what, count in counts.items() if count]
     notes += [f"{LABELS[name]}: {score.details['note']}" for name, score in evaluation.scores.items() if "note" in score.details]
+    if evaluation.blind:
+        notes.append(str(evaluation.control_verdict))
     if not notes:
         return '<p class="quiet">No prediction was truncated or flagged.</p>'
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -119,20 +126,32 @@ def _notices(report: Report) -> str:
 
 def _comparison(report: Report) -> str:
     baseline = report.evaluation.baseline
-    if baseline is None:
+    return "" if baseline is None else _tests("comparison", "Against the baseline", baseline, column="Baseline")
+
+
+def _control(report: Report) -> str:
+    evaluation = report.evaluation
+    if evaluation.control is None:
         return ""
+    lines = [evaluation.control_verdict or "", *evaluation.originality_lines]
+    words = "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in lines)
+    return _tests("control", "Does it look?", evaluation.control, column="Other pictures") + words
+
+
+def _tests(name: str, title: str, baseline: Baseline, *, column: str) -> str:
     rows = "".join(
         f"<tr><th>{escape(LABELS.get(test.metric, test.metric))}</th><td>{test.value:.2f}</td><td>{test.baseline:.2f}</td>"
         f'<td>{test.difference:+.2f}</td><td>{test.p_value:.3f}</td><td class="verdict {test.verdict.split()[0]}">{test.verdict}</td></tr>'
         for test in baseline.comparisons
     )
-    head = "<tr><th>Metric</th><th>This model</th><th>Baseline</th><th>Difference</th><th>p</th><th>Verdict at 5 %</th></tr>"
-    note = f"Baseline: {baseline.name}. Paired bootstrap on the same sentences."
-    table = f'<div class="scroll"><table class="numbers">{head}{rows}</table></div>'
-    return _section("comparison", "Against the baseline", table, note=note)
+    head = f"<tr><th>Metric</th><th>This model</th><th>{column}</th><th>Difference</th><th>p</th><th>Verdict at 5 %</th></tr>"
+    note = f"{column}: {baseline.name}. Paired bootstrap on the same sentences."
+    return _section(name, title, f'<div class="scroll"><table class="numbers">{head}{rows}</table></div>', note=note)
 
 
 def _by_length(report: Report) -> str:
+    if not report.by_length:
+        return ""
     groups = next(iter(report.by_length.values()))
     metric = LABELS.get(groups[0].score.name, groups[0].score.name)
     series = {name: [_length_point(name, group) for group in row] for name, row in report.by_length.items()}

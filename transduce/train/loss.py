@@ -46,6 +46,9 @@ class LossConfig(Settings):
     """Weight alpha of the symmetric divergence between two dropout masks (Wu 2021); 0 = off. Doubles the cost of a step."""
     ctc_weight: float = Field(default=0.0, ge=0, lt=1)
     """Share of the CTC loss of the encoder in the sum: (1 - w) * attention + w * CTC (Kim 2017 used 0.2 to 0.8); needs model.ctc."""
+    doubly_stochastic: float = Field(default=0.0, ge=0)
+    """Weight of a penalty on source positions that the attention of all target tokens together does not add up to 1 for (Xu 2015, 4.2.1,
+    who used 1); 0 = off. For decoders with attention."""
     steps: StepsLossConfig = StepsLossConfig()
     """The loss of targets that are numbers."""
 

@@ -3,7 +3,6 @@
 In: batches and times. Out: a `StepReport`. Rates count training steps only: validation and saving have their own lines.
 """
 
-import math
 import os
 import resource
 import sys
@@ -42,7 +41,7 @@ class Meter:
             target = int(batch.target.lengths.sum())
             self.tokens += target
             self.real += target + int(batch.source.lengths.sum())
-            self.cells += sum(math.prod(end.data.shape[:2]) for end in (batch.source, batch.target))
+            self.cells += sum(len(end.lengths) * int(end.lengths.max()) for end in (batch.source, batch.target))
 
     @property
     def seconds_per_step(self) -> float:

@@ -83,11 +83,13 @@ def source_error(model: Seq2Seq, batch: Batch) -> float:
 def _text_loss(model: Seq2Seq, head: TokenHead, batch: Batch, *, loss: LossConfig, forced: float) -> LossSums:
     previous = model.previous(batch.target) if forced >= 1 else mixed_inputs(model, batch, forced=forced)
     memory = model.memory_of(batch)
-    hidden, _ = model.decode(memory, previous)
+    hidden, weights = model.decode(memory, previous, with_attention=loss.doubly_stochastic > 0)
     if loss.r_drop:
         sums = r_drop_loss(head, (hidden, model(batch, previous)), batch.target, config=loss)
     else:
         sums = token_loss(head, hidden, batch.target, label_smoothing=loss.label_smoothing)
+    if weights is not None:
+        sums = replace(sums, loss=sums.loss + loss.doubly_stochastic * uneven_attention(weights, batch.target, memory.mask))
     return with_ctc(sums, model, batch=batch, memory=memory, loss=loss)
 
 
@@ -101,6 +103,13 @@ def with_ctc(sums: LossSums, model: Seq2Seq, *, batch: Batch, memory: Memory, lo
     ctc = ctc_loss(model.ctc, memory, batch.target)
     joint = (1 - loss.ctc_weight) * sums.loss + loss.ctc_weight * ctc.loss
     return replace(sums, loss=joint, ctc=ctc.loss.detach(), unaligned=ctc.unaligned)
+
+
+def uneven_attention(weights: Tensor, target: Padded, mask: Tensor) -> Tensor:
+    """weights: (B, T, S), mask: (B, S) -> scalar: sum over real source positions of (1 - attention of all real target tokens)^2
+    (Xu 2015, equation 14, as a sum over sentences)."""
+    looked = torch.einsum("bts,bt->bs", weights.float(), target.mask.float())  # (B, S)
+    return ((1 - looked) ** 2 * mask).sum()
 
 
 @torch.no_grad()

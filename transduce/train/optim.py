@@ -4,7 +4,7 @@ In: a model and settings. Out: a torch optimiser whose state is saved under the 
 needs no pickle and survives a changed order of parameters.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,18 +27,15 @@ class OptimizerConfig(Settings):
     """Added to the root of the second moment (Adam, AdamW)."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decay of matrices; never of biases and norms. AdamW and Adafactor decouple it, Adam adds it to the gradient."""
+    frontend_learning_rate_scale: float = Field(default=1.0, gt=0)
+    """Learning rate of the front-end's parameters relative to all others: 0.1 or so where it starts from stored weights."""
     fused: bool = True
     """One kernel for the whole update (Adam, AdamW); false = torch's own choice."""
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """An optimiser over the trainable parameters, matrices and vectors in two groups."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    """An optimiser over the trainable parameters in groups: matrices and vectors, those of the front-end apart where they learn slower."""
+    groups = parameter_groups(config, model)
     fused = True if config.fused else None
     match config.kind:
         case "adam":
@@ -49,10 +46,21 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
             return torch.optim.Adafactor(groups, lr=config.learning_rate)
 
 
+def parameter_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """Trainable parameters by weight decay and learning rate; `scale` is what a group's learning rate is multiplied by."""
+    slower = config.frontend_learning_rate_scale
+    found: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = slower if name.startswith("frontend.") else 1.0
+            found.setdefault((scale, config.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return [{"params": tensors, "weight_decay": decay, "scale": scale} for (scale, decay), tensors in found.items()]
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """The same learning rate for every group."""
+    """The learning rate of every group, each at its scale."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["scale"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ from transduce.train.optim import OptimizerConfig
 from transduce.train.schedule import ScheduleConfig
 
 TextMetric = Literal["bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match", "per"]
-MetricName = Literal["loss"] | TextMetric | TrackMetric
+CaptionMetric = Literal["coco_bleu1", "coco_bleu2", "coco_bleu3", "coco_bleu4", "coco_rougeL", "cider"]
+MetricName = Literal["loss"] | TextMetric | CaptionMetric | TrackMetric
 
 
 class ValidationConfig(Settings):

@@ -45,7 +45,7 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
     stored = None if folder is None else (load_codec(folder / "source"), load_codec(folder / "target"))
     data = prepare(config.data, config.seed, codecs=stored, say=say)
     codecs = data.source_codec, data.target_codec
-    trainer = Trainer(config, codecs, precision)
+    trainer = Trainer(config, codecs, precision, fresh=folder is None)
     if folder is not None:
         _restore(trainer, folder, say)
     validator = Validator(config, data, precision)
@@ -55,7 +55,7 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
     info = {
         "run": str(run.path),
         "model": f"{config.model.encoder.kind} encoder, {config.model.decoder.kind} decoder",
-        "parameters": sum(parameter.numel() for parameter in trainer.parameters),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "precision": str(precision),
         "threads": threads,
         "allocator": allocator,
@@ -89,7 +89,7 @@ def absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:
-    media = {"media": corpus.media and corpus.media.absolute()}
+    media = {"media": corpus.media and corpus.media.absolute(), "only": corpus.only and corpus.only.absolute()}
     if corpus.path is not None:
         return corpus.model_copy(update={"path": corpus.path.absolute(), **media})
     source, target = (path.absolute() for path in corpus.files)

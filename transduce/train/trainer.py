@@ -22,6 +22,7 @@ from transduce.train.checkpoint import Restored, Snapshot, put_tensors
 from transduce.train.objective import forcing_ratio, training_loss
 from transduce.train.optim import build_optimizer, optimizer_tensors, restore_optimizer, set_learning_rate
 from transduce.train.precision import Precision
+from transduce.train.pretrained import start_frontend
 from transduce.train.schedule import learning_rate_factor
 from transduce.train.state import RunState, mixed_seed
 
@@ -41,13 +42,16 @@ class StepFigures:
 class Trainer:
     """Model, optimiser, moving average and state of one run."""
 
-    def __init__(self, config: RunConfig, codecs: tuple[Codec, Codec], precision: Precision) -> None:
+    def __init__(self, config: RunConfig, codecs: tuple[Codec, Codec], precision: Precision, *, fresh: bool = True) -> None:
+        """fresh: the run begins, so that weights which the front-end starts from are read; a resumed one has its own."""
         self.config = config
         self.settings = config.train
         self.precision = precision
         seed_device(precision.device, mixed_seed(config.seed, INITIAL_SEED_STEP))
         self.model: Seq2Seq = build_model(config.model, codecs[0].shape, codecs[1].shape).to(precision.device)
-        self.parameters = list(self.model.parameters())
+        if fresh:
+            start_frontend(self.model.frontend, config.model.frontend)
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(self.settings.optimizer, self.model)
         self.average = MovingAverage(self.model, self.settings.ema_decay) if self.settings.ema_decay else None
         self.state = RunState(precision=str(precision))

@@ -1,0 +1,33 @@
+"""No encoder at all: the front-end's vectors are the memory (Vinyals 2015, Xu 2015: a picture's cells, seen by a network already).
+
+In: vectors (B, S, E) and lengths. Out: `Memory` with the same vectors, and their mean as the summary.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from transduce.model.interface import Encoder, Memory
+from transduce.settings import Settings
+
+
+class NoEncoderConfig(Settings):
+    """The front-end's vectors as they are; for pictures, whose front-end is a whole network."""
+
+    kind: Literal["none"] = "none"
+    """No encoder."""
+
+
+class NoEncoder(Encoder):
+    """Vectors (B, S, E) to `Memory` without doing anything but their mean."""
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.output_size = self.summary_size = input_size
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
+        """inputs: (B, S, E), lengths: (B,) -> states (B, S, E), summary (B, E): the mean of the real ones."""
+        mask = torch.arange(inputs.shape[1], device=inputs.device)[None, :] < lengths[:, None]  # (B, S)
+        shares = mask.to(inputs.dtype) / lengths[:, None].clamp(min=1).to(inputs.dtype)  # (B, S)
+        return Memory(inputs, mask, torch.einsum("bs,bse->be", shares, inputs))
