@@ -126,7 +126,7 @@ def evaluate(
     source: Annotated[Path | None, typer.Option("--source", "-s", metavar="FILE", help="One source per line.")] = None,
     target: Annotated[list[Path] | None, typer.Option("--target", "-t", metavar="FILE", help="References; may be repeated.")] = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", metavar="FILE", help="Instead: examples like the training data.")] = None,
-    metrics: Annotated[str | None, typer.Option("--metrics", metavar="A,B", help="bleu, chrf, ter, wer, ... [bleu,chrf]")] = None,
+    metrics: Annotated[str | None, typer.Option("--metrics", metavar="A,B", help="bleu, wer, cider, ... [as in training]")] = None,
     json_output: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the figures as JSON.")] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="DIR", help="Write report.html there.")] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", metavar="MODEL", help="Test the difference to this one.")] = None,

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from transduce.controls import CONTROL, exchanged, originality, originality_lines, sees, training_texts
-from transduce.data.values import Value, shown
+from transduce.data.audio import AudioCodec
+from transduce.data.values import Media, Value, shown
 from transduce.decode.search import SearchConfig
 from transduce.errors import DataError
 from transduce.metrics import NUM_RESAMPLES, Comparison, Score, compute_metrics, paired_bootstrap
@@ -40,7 +42,8 @@ class Baseline:
 class Evaluation:
     """What came out. scores: by metric, with 95 % intervals. seconds: wall time of the prediction.
 
-    control: of a model of pictures, its own outputs for other pictures. originality: how its captions are written.
+    control: of a model of pictures, its own outputs for other pictures. originality: how its captions are written. sound_seconds: of a
+    model of recordings, how long they are together; the seconds over these are the real-time factor.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Evaluation:
     baseline: Baseline | None = None
     control: Baseline | None = None
     originality: Mapping[str, float] = field(default_factory=dict)
+    sound_seconds: float | None = None
 
     @property
     def control_verdict(self) -> str | None:
@@ -115,6 +119,7 @@ class Evaluation:
             "flags": self.flags,
             "seconds": round(self.seconds, 3),
             "sentences_per_second": round(self.sentences_per_second, 3),
+            "sound_seconds": self.sound_seconds,
             "search": self.search.model_dump(mode="json"),
             "baseline": None if self.baseline is None else self.baseline.name,
             "control": None if self.control is None else [test.to_dict() for test in self.control.comparisons],
@@ -153,12 +158,26 @@ def evaluate(
         predictions=tuple(predictions),
         search=search or predictor.search,
         seconds=seconds,
+        sound_seconds=heard_seconds(predictor, sources),
     )
     if len(sources) > 1 and sees(predictor, sources):
         evaluation = with_control(evaluation, predictor)
     if report_dir is not None:
         write_report(evaluation, predictor, report_dir=report_dir, paths=paths)
     return evaluation
+
+
+def heard_seconds(predictor: Predictor, sources: Sequence[Any]) -> float | None:
+    """Length of all recordings that can be read, from their headers; None where sources are something else."""
+    match sources[0]:
+        case Media():
+            codec = predictor.source_codec
+        case _:
+            return None
+    match codec:
+        case AudioCodec():
+            return sum(row.width for row in codec.rows(sources)) * codec.config.features.hop_ms / 1000
+    return None
 
 
 def with_control(evaluation: Evaluation, predictor: Predictor) -> Evaluation:

@@ -1,17 +1,22 @@
-"""What the command line asks of a model: its search settings, and whether it writes text or numbers."""
+"""What the command line asks of a model: its search settings, its usual metrics, and whether it writes text or numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from transduce.config import change_search
+from transduce.config import change_search, load_config
 from transduce.data.codec import load_codec
 from transduce.decode.search import SearchConfig
-from transduce.train.checkpoint import resolve_model
+from transduce.train.checkpoint import CONFIG, resolve_model
 
 
 def writes_numbers(model: Path) -> bool:
     """Whether the target of a model is tracks. Raises CheckpointError."""
     return load_codec(resolve_model(model) / "target").kind == "frames"
+
+
+def usual_metrics(model: Path) -> list[str]:
+    """What a model was judged by while it was trained, and BLEU and chrF where that was the loss alone. Raises CheckpointError."""
+    return list(load_config(resolve_model(model) / CONFIG).train.validation.metrics) or ["bleu", "chrf"]
 
 
 def search_settings(own: SearchConfig, words: Sequence[str], *, beam: int | None, num_best: int | None = None) -> SearchConfig:

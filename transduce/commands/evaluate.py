@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from transduce.commands.ask import search_settings, writes_numbers
+from transduce.commands.ask import search_settings, usual_metrics, writes_numbers
 from transduce.commands.tracks import score_tracks, show_scores
 from transduce.data.lines import read_lines
 from transduce.data.sources import read_examples, read_sources
@@ -14,9 +14,8 @@ from transduce.data.values import Value, shown
 from transduce.errors import ConfigError, DataError, StorageError
 from transduce.evaluate import Baseline, Evaluation, compare, evaluate, write_report
 from transduce.forecast import Forecaster
+from transduce.metrics import Score
 from transduce.predict import Predictor
-
-DEFAULT_METRICS = "bleu,chrf"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def evaluate_files(
     predictor = Predictor.load(list(models), threads=threads)
     sources, references = _pairs_of_data(examples, predictor) if examples.data is not None else _pairs_of_files(examples, predictor)
     search = search_settings(predictor.search, words, beam=options.beam)
-    names = [name.strip() for name in (options.metrics or DEFAULT_METRICS).split(",") if name.strip()]
+    names = usual_metrics(models[0]) if options.metrics is None else [name.strip() for name in options.metrics.split(",") if name.strip()]
     evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=", ".join(map(str, models)))
     if options.baseline is not None:
         evaluation = compare(evaluation, options.baseline, search=search if words or options.beam else None)
@@ -117,15 +116,31 @@ def _evaluate_tracks(
 def _show(evaluation: Evaluation) -> None:
     for name, score in evaluation.scores.items():
         interval = "" if score.interval is None else f"[{score.interval[0]:.2f}, {score.interval[1]:.2f}]"
-        print(f"{name:12} {score.value:8.2f}  {interval:16} {score.signature}")
+        print(f"{name:12} {score.value:8.2f}  {interval:16} {score.signature}{_edits(score)}")
     for line in (*_against(evaluation.baseline), *_against(evaluation.control), *evaluation.originality_lines):
         print(line)
     if evaluation.control_verdict is not None:
         print(f"{'warning: ' if evaluation.blind else ''}{evaluation.control_verdict}")
-    print(f"{len(evaluation.sources)} sentences, {evaluation.sentences_per_second:.1f} per second")
+    print(f"{len(evaluation.sources)} sentences, {evaluation.sentences_per_second:.1f} per second{_real_time(evaluation)}")
     for flag, count in {**evaluation.flags, "truncated": evaluation.truncated}.items():
         if count:
             print(f"warning: {count} of {len(evaluation.sources)} predictions: {flag}", file=sys.stderr)
+
+
+def _edits(score: Score) -> str:
+    """What an error rate counted: `, 3 substitutions, 1 insertions, 2 deletions of 600`."""
+    counts = score.details
+    if "substitutions" not in counts:
+        return ""
+    kinds = ", ".join(f"{counts[name]:.0f} {name}" for name in ("substitutions", "insertions", "deletions"))
+    total = sum(float(str(counts[name])) for name in ("hits", "substitutions", "deletions"))
+    return f"  {kinds} of {total:.0f}"
+
+
+def _real_time(evaluation: Evaluation) -> str:
+    if not evaluation.sound_seconds:
+        return ""
+    return f", {evaluation.sound_seconds:.1f} s of sound, real-time factor {evaluation.seconds / evaluation.sound_seconds:.3f}"
 
 
 def _against(other: Baseline | None) -> list[str]:

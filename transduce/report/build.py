@@ -19,7 +19,8 @@ from transduce.train.journal import LOG_NAME, RESULTS_NAME, Curves, read_curves
 NUM_EXAMPLES = 12
 NUM_MAPS = 4
 MAX_MAP_TOKENS = 32
-NO_MAPS = "There is no attention to draw: the decoder reads the source through one fixed context vector, or the sources are too long."
+NO_ATTENTION = "This model has no attention to draw: its decoder reads the source through one fixed context vector."
+TOO_WIDE = "The sources are too long for their attention to be drawn."
 MAX_MAP_COLUMNS = 200  # positions of a source without labels: a few seconds of sound
 END_MARK = "</s>"
 
@@ -119,8 +120,8 @@ def _attention(evaluation: Evaluation, predictor: Predictor) -> tuple[list[tuple
             height, width = prediction.attention.shape
             rows, columns = _labels(prediction.tokens, height), _labels(prediction.source_tokens or [""] * width, width)
             maps.append((index + 1, HeatMap(prediction.attention.tolist(), rows, columns)))
-    reason = "" if maps else NO_MAPS
-    return maps, reason
+    missing = NO_ATTENTION if all(prediction.attention is None for prediction in found) else TOO_WIDE
+    return maps, "" if maps else missing
 
 
 def _labels(pieces: Sequence[str], count: int) -> list[str]:
