@@ -1,0 +1,93 @@
+"""docs/results-media.md from the records of results_media.py.
+
+In: docs/results/{an4,fsdd,flickr8k}*.json. Out: the page. A figure that was not measured is printed as "not measured yet". The
+decision to question: published figures stand apart with their source, because nobody here has run those systems.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+MISSING = "not measured yet"
+SPEECH_ROWS = (
+    ("an4-las", "AN4, listen-attend-spell: pyramid of LSTMs, location-aware attention, CTC"),
+    ("an4-transformer", "AN4, Transformer, CTC"),
+    ("an4-conformer", "AN4, Conformer, CTC"),
+    ("fsdd", "Spoken digits (FSDD), Conformer, CTC"),
+)
+CAPTION_ROWS = (
+    ("flickr8k-show-tell", "Show and Tell: no attention"),
+    ("flickr8k-attend", "Show, Attend and Tell"),
+    ("flickr8k-transformer", "Transformer"),
+)
+HEAD = """# Results on speech and pictures
+
+Written by `python scripts/results_media.py table` from docs/results/*.json; made by `make results-media`. The checkpoint and every setting
+were chosen on the validation set only. The data sets are not part of this repository.
+"""
+SPEECH = """## Speech
+
+AN4: 848 recordings (38 minutes) to train on, 91 of the test set's 130 (three speakers of the official test are not in this copy), no
+language model, characters. Published on the whole test set: ESPnet's Transformer with CTC 7.4 to 9.2 % WER with speed perturbation and
+BPE; a DeepSpeech2-like CTC model 9.6 %. FSDD: takes 0 to 2 of each digit and speaker are the test.
+
+| data, model | WER % val | WER % test | CER % test | sub / ins / del | real-time factor | training | machine |
+|---|---|---|---|---|---|---|---|
+"""
+CAPTIONS = """## Captions
+
+Flickr8k at 128 x 128 pixels, 6,000 photographs, everything learned from scratch; 500 test photographs, five references each. CIDEr-D in
+percent. "Other pictures" is the control: the same model, shown the photograph that stands half the set away.
+
+| model | BLEU-1 | BLEU-4 | ROUGE-L | CIDEr-D | CIDEr-D with other pictures | different captions | copied from training | training | machine |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def write_page(records: Path, page: Path) -> Path:
+    """Write the page. -> its path."""
+    names = [name for name, _ in (*SPEECH_ROWS, *CAPTION_ROWS)]
+    found = {name: json.loads(path.read_text(encoding="utf-8")) for name in names if (path := records / f"{name}.json").exists()}
+    speech = "\n".join(_speech_row(found.get(name), label) for name, label in SPEECH_ROWS)
+    captions = "\n".join(_caption_row(found.get(name), label) for name, label in CAPTION_ROWS)
+    commands = "\n".join(f"### {name}\n\n```\n{record['command']}\n```\n" for name, record in found.items())
+    page.write_text(f"{HEAD}\n{SPEECH}{speech}\n\n{CAPTIONS}{captions}\n\n## Commands\n\n{commands}", encoding="utf-8")
+    return page
+
+
+def _speech_row(record: dict[str, Any] | None, label: str) -> str:
+    if record is None:
+        return f"| {label} | {MISSING} |" + " |" * 6
+    test = record["test"]
+    wer = test["scores"]["wer"]
+    counts = " / ".join(f"{wer[name]:.0f}" for name in ("substitutions", "insertions", "deletions"))
+    cells = [
+        f"{record['valid']['scores']['wer']['value']:.1f}",
+        f"{wer['value']:.1f}",
+        f"{test['scores']['cer']['value']:.1f}",
+        counts,
+        f"{test['seconds'] / test['sound_seconds']:.3f}",
+        *_circumstances(record),
+    ]
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def _caption_row(record: dict[str, Any] | None, label: str) -> str:
+    if record is None:
+        return f"| {label} | {MISSING} |" + " |" * 8
+    scores = {name: score["value"] for name, score in record["test"]["scores"].items()}
+    blind = next(test["baseline"] for test in record["test"]["control"] if test["metric"] == "cider")
+    originality = record["test"]["originality"]
+    cells = [
+        *(f"{scores[name]:.1f}" for name in ("coco_bleu1", "coco_bleu4", "coco_rougeL", "cider")),
+        f"{blind:.1f}",
+        f"{originality['distinct_captions']:.0f}",
+        f"{100 * originality['reused_captions']:.0f} %",
+        *_circumstances(record),
+    ]
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def _circumstances(record: dict[str, Any]) -> list[str]:
+    bf16 = ", bf16" if record["bf16"] else ""
+    return [f"{record['train_minutes']:.0f} min, seed {record['seed']}", f"{record['processor']}, {record['threads']} threads{bf16}"]
