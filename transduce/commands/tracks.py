@@ -113,7 +113,8 @@ def _baselines(data: DataConfig) -> dict[str, Callable[[np.ndarray, int], np.nda
         f"velocity of {VELOCITY_STEPS} steps": lambda observed, steps: constant_velocity(observed, steps, over=VELOCITY_STEPS),
     }
     try:
-        corpora = [read_pairs(corpus, errors="tolerant", report=DataReport(), reading=data.reading) for corpus in data.train]
+        measured = [corpus for corpus in data.train if not corpus.noise] or data.train
+        corpora = [read_pairs(corpus, errors="tolerant", report=DataReport(), reading=data.reading) for corpus in measured]
         records = list(chain.from_iterable(corpora))
     except (DataError, StorageError) as error:
         print(f"note: no Kalman filter, because the training data cannot be read: {error}", file=sys.stderr)
