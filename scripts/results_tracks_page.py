@@ -32,7 +32,8 @@ tracks, for ADE and FDE each.
 def write_page(records: Path, page: Path) -> Path:
     """Write the page. -> its path."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(records.glob("tracks-*.json"))}
-    page.write_text("\n".join([HEAD, *_folds(found), "", *_boxes(found), "", *_transformer(found), "", *_runs(found)]) + "\n", encoding="utf-8")
+    parts = [HEAD, *_folds(found), "", *_boxes(found), "", *_transformer(found), "", *_runs(found)]
+    page.write_text("\n".join(parts) + "\n", encoding="utf-8")
     return page
 
 
@@ -70,9 +71,8 @@ def _folds(records: dict[str, Any]) -> list[str]:
         for system in SYSTEMS
     ]
     best = ("min_ade", "min_fde")
-    rows.insert(
-        1, ["**tracks-lstm, best of 20**", *(_pair(records, f"tracks-{fold}", "model", names=best) for fold in FOLDS), _mean(records, "model", best)]
-    )
+    nearest = [_pair(records, f"tracks-{fold}", "model", names=best) for fold in FOLDS]
+    rows.insert(1, ["**tracks-lstm, best of 20**", *nearest, _mean(records, "model", best)])
     rows += [[f"{name}, published", *values] for name, values in PUBLISHED]
     counts = [f"{records[f'tracks-{fold}']['test']['count']:,}" if f"tracks-{fold}" in records else MISSING for fold in FOLDS]
     return _table(["ADE/FDE, m", *FOLDS, "mean"], [*rows, ["windows", *counts, ""]])
@@ -92,7 +92,8 @@ def _boxes(records: dict[str, Any]) -> list[str]:
     rows = []
     for system in SYSTEMS:
         values = _values(records, "tracks-kitti", system)
-        cells = [MISSING] * 3 if values is None else [f"{values['ade']:.2f}/{values['fde']:.2f}", f"{values['iou']:.3f}", f"{values['final_iou']:.3f}"]
+        overlaps = [MISSING] * 2 if values is None else [f"{values['iou']:.3f}", f"{values['final_iou']:.3f}"]
+        cells = [_pair(records, "tracks-kitti", system), *overlaps]
         rows.append(["**tracks-lstm**, expected track" if system == "model" else system, *cells])
         if system == "model":
             best = _pair(records, "tracks-kitti", "model", names=("min_ade", "min_fde"))

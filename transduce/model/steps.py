@@ -33,8 +33,8 @@ class StepsHeadConfig(Settings):
     """How frames are predicted, and how the previous one is fed back. For targets of numbers only."""
 
     kind: Literal["regression", "mixture", "modes"] = "regression"
-    """regression: one value per frame. mixture: a distribution, a mixture of Gaussians, from which samples can be drawn. modes: one value and,
-    beside it, several whole tracks with probabilities, trained so that the nearest one is near (Cui 2019); needs feedback = none."""
+    """regression: one value per frame. mixture: a distribution, a mixture of Gaussians, from which samples can be drawn. modes: one value
+    and, beside it, several whole tracks with probabilities, trained so that the nearest one is near (Cui 2019); needs feedback = none."""
     modes: int = Field(default=20, ge=1)
     """Whole tracks of `modes`."""
     components: int = Field(default=5, ge=1)
