@@ -63,6 +63,11 @@ class WindowsConfig(Settings):
         return self
 
     @property
+    def has_header(self) -> bool:
+        """Whether columns are named, so that a text table begins with a header line."""
+        return self.layout == "columns" and isinstance(self.frame, str)
+
+    @property
     def length(self) -> int:
         """Steps of a whole window."""
         return self.observed + self.predicted
