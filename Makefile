@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_JOBS ?= 2
 
-.PHONY: help venv demo demo-tracks demo-speech demo-caption test check results-text clean
+.PHONY: help venv demo demo-tracks demo-speech demo-caption test check results-text results-tracks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test          set up and run the whole test suite"
 	@echo "make check         ruff, mypy --strict, policy test"
 	@echo "make results-text  reproduce the figures of docs/results.md (hours)"
+	@echo "make results-tracks  reproduce the figures of docs/results-tracks.md (half an hour)"
 	@echo "make clean         remove .venv and everything that can be made again"
 
 venv: $(STAMP)
@@ -52,6 +53,9 @@ check: $(STAMP)
 
 results-text: $(STAMP)
 	$(BIN)/python scripts/results_text.py
+
+results-tracks: $(STAMP)
+	$(BIN)/python scripts/results_tracks.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

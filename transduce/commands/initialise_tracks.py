@@ -224,7 +224,7 @@ def _write_part(path: Path, part: Path, lines: Sequence[int], *, headed: bool) -
     """The rows that stand at `lines` (from 1), with the header line if there is one."""
     match path.suffix:
         case ".npy":
-            np.save(part, np.load(path, mmap_mode="r")[[line - 1 for line in lines]])
+            np.save(part, npy_table(path)[[line - 1 for line in lines]])
         case ".parquet":
             import pyarrow.parquet
 

@@ -92,7 +92,7 @@ class CorpusConfig(Settings):
     @property
     def name(self) -> str:
         """How reports call this corpus."""
-        return " + ".join(str(path) for path in self.files)
+        return " + ".join(str(path) for path in self.files) + (f" with noise of up to {self.noise:g}" if self.noise else "")
 
 
 class Record(NamedTuple):

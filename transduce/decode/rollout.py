@@ -110,8 +110,8 @@ def check_rollout(head: StepsHead, config: RolloutConfig) -> None:
         raise ConfigError("rollout.steps = null predicts until the model says stop: set model.head.stop = true, or rollout.steps")
     most = head.num_guesses
     if most is not None and config.num_samples > most:
-        what = f"model.head.modes = {most}" if most else "a regression has no samples, model.head.kind = mixture or modes has"
-        raise ConfigError(f"rollout.num_samples = {config.num_samples}: {what}")
+        what = f"is above model.head.modes = {most}" if most else "needs model.head.kind = mixture or modes: a regression has no samples"
+        raise ConfigError(f"rollout.num_samples = {config.num_samples} {what}")
 
 
 def _with_modes(mean: Paths, modes: Modes) -> Rollout:

@@ -40,8 +40,8 @@ def render_tracks(evaluated: TrackEvaluation, *, paths: Sequence[Path]) -> str:
         _scores(evaluated),
         _notices(evaluated),
         _by_step(evaluated),
-        _fans(evaluated, "worst", order[::-1][:count], errors),
-        _fans(evaluated, "best", order[:count], errors),
+        _fans(evaluated, "worst", order[::-1][:count], errors=errors),
+        _fans(evaluated, "best", order[:count], errors=errors),
         learning_curves(curves_of(paths), unit="frame"),
         section("settings", "Settings", f"<details><summary>config.yaml</summary><pre>{escape(settings_of(paths))}</pre></details>"),
     ]
@@ -95,7 +95,7 @@ def _by_step(evaluated: TrackEvaluation) -> str:
     return section("steps", "Error by step ahead", f"<figure>{chart}{legend(list(series))}</figure>", note=note)
 
 
-def _fans(evaluated: TrackEvaluation, name: str, indices: Sequence[int], errors: Frames) -> str:
+def _fans(evaluated: TrackEvaluation, name: str, indices: Sequence[int], *, errors: Frames) -> str:
     figures = []
     for index in indices:
         record, forecast = evaluated.records[index], evaluated.forecasts[index]
