@@ -66,9 +66,10 @@ class Validator:
 
     @torch.no_grad()
     def losses(self, model: Seq2Seq) -> dict[str, float]:
-        """loss (nats a token, no smoothing; of numbers per frame), accuracy (share of tokens, or of frames within the tolerance), of text
-        perplexity, source_gain: by how much of itself the error rises when the sources of a batch are exchanged. With CTC also ctc_loss
-        (nats a token), its part of the loss, and ctc_unaligned, the pairs that are too short for it; the other figures are the decoder's."""
+        """loss (nats a token, no smoothing; of numbers per frame), accuracy (share of tokens, or of frames within the tolerance), of
+        text perplexity, source_gain: by how much of itself the error rises when the sources of a batch are exchanged. With CTC also
+        ctc_loss (nats a token), its part of the loss, and ctc_unaligned, the pairs that are too short for it; the other figures are
+        the decoder's."""
         total = correct = count = ctc = unaligned = 0.0
         true_loss = wrong_loss = 0.0
         checked = _even(self.data.valid.num_batches(0), CHECKED_BATCHES)
