@@ -114,11 +114,15 @@ class Forecaster:
         anchor = _anchor(source)
 
         def decoded(frames: torch.Tensor, length: torch.Tensor) -> Frames:
-            return self.target_codec.decode(frames[: int(length)].cpu().numpy(), anchor)
+            return self.target_codec.decode(frames[..., : int(length), :].cpu().numpy(), anchor)
 
         samples: tuple[Frames, ...] = ()
         if found.samples is not None and found.sample_lengths is not None:
-            samples = tuple(decoded(*one) for one in zip(found.samples[row], found.sample_lengths[row], strict=True))
+            lengths = found.sample_lengths[row]
+            if bool((lengths == lengths[0]).all()):  # as most are: all at once takes a twentieth of the time
+                samples = tuple(decoded(found.samples[row], lengths[0]))
+            else:
+                samples = tuple(decoded(*one) for one in zip(found.samples[row], lengths, strict=True))
         logs = () if found.log_probability is None else tuple(found.log_probability[row].tolist())
         return Forecast(decoded(found.values[row], found.lengths[row]), samples, logs, bool(found.truncated[row]), flags)
 
