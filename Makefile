@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_JOBS ?= 2
 
-.PHONY: help venv demo demo-tracks demo-speech demo-caption test check results-text results-media clean
+.PHONY: help venv demo demo-tracks demo-speech demo-caption test check results-text results-media results-tracks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make check         ruff, mypy --strict, policy test"
 	@echo "make results-text  reproduce the figures of docs/results.md (hours)"
 	@echo "make results-media reproduce the figures of docs/results-media.md: speech and captions (hours)"
+	@echo "make results-tracks  reproduce the figures of docs/results-tracks.md (half an hour)"
 	@echo "make clean         remove .venv and everything that can be made again"
 
 venv: $(STAMP)
@@ -56,6 +57,9 @@ results-text: $(STAMP)
 
 results-media: $(STAMP)
 	$(BIN)/python scripts/results_media.py
+
+results-tracks: $(STAMP)
+	$(BIN)/python scripts/results_tracks.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

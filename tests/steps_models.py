@@ -35,7 +35,7 @@ def make_model(encoder: str, decoder: str, head: StepsHeadConfig = MIXTURE, *, s
     reader = build_encoder(ENCODERS[encoder], 12)
     writer = build_decoder(DECODERS[decoder], 10, reader)
     ends: dict[str, Any] = {
-        "embedding": StepsEmbedding(size, 10, hidden_size=head.previous_hidden_size),
+        "embedding": StepsEmbedding(size, 10, hidden_size=head.previous_hidden_size, feeds=head.feedback == "previous"),
         "head": StepsHead(head, writer.output_size, size=size),
     }
     return Seq2Seq(frontend, reader, decoder=writer, **ends).eval()

@@ -10,13 +10,16 @@ import pytest
 
 from transduce import cli
 from transduce.config import parse_config
+from transduce.data.sources import read_examples
 from transduce.data.values import Track
 from transduce.errors import ConfigError
+from transduce.evaluate_tracks import frame_losses
 from transduce.forecast import Forecaster
 from transduce.model.seq2seq import ModelConfig
 from transduce.predict import Predictor
 from transduce.train.checkpoint import load_model
 from transduce.train.events import SilentProgress
+from transduce.train.journal import ResultsTable
 from transduce.train.loop import resume, train
 
 GRU = {"kind": "gru", "layers": 1, "width": 24}
@@ -138,6 +141,61 @@ def test_samples_of_a_mixture(folder):
     assert not np.allclose(forecast.samples[0], forecast.samples[1])
 
 
+def test_modes_are_whole_tracks_with_probabilities(folder, monkeypatch, capsys):
+    tree = tracks_tree(folder, "modes", max_steps=60, save_every_steps=60, validation={"metrics": ["ade", "min_ade"]})
+    tree["model"]["head"] = {"kind": "modes", "modes": 3, "feedback": "none"}
+    tree["train"]["loss"] = {"steps": {"distance": "euclidean"}}
+    tree["rollout"] = {"num_samples": 3}
+    train(parse_config(tree), SilentProgress())
+    source = Track(np.cumsum(np.ones((5, 2), dtype=np.float32), 0))
+    (forecast,) = Forecaster.load(folder / "modes").predict([source])
+    assert [sample.shape for sample in forecast.samples] == [(5, 2)] * 3
+    assert sum(np.exp(forecast.log_probabilities)) == pytest.approx(1, abs=1e-5)
+    assert list(forecast.log_probabilities) == sorted(forecast.log_probabilities, reverse=True)
+    assert command(monkeypatch, "evaluate", str(folder / "modes"), "--data", str(folder / "valid.csv")) == 0
+    assert "best of 3 samples" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"is above model\.head\.modes = 3"):
+        parse_config({**tree, "rollout": {"num_samples": 4}})
+    tree["model"]["head"]["feedback"] = "previous"
+    with pytest.raises(ConfigError, match=r"set model\.head\.feedback = none"):
+        parse_config(tree)
+
+
+def test_losses_and_a_report(folder, monkeypatch, capsys):
+    ResultsTable(folder / "run").add(75, {"loss": 0.5, "ade": 0.3})
+    ResultsTable(folder / "run").add(150, {"loss": 0.2, "ade": 0.1})
+    words = ("evaluate", str(folder / "run"), "--data", str(folder / "valid.csv"), "--report", str(folder / "report"))
+    assert command(monkeypatch, *words) == 0
+    printed = capsys.readouterr().out
+    assert "loss per frame: " in printed and "share of frames within tolerance: " in printed
+    assert "perplexity" not in printed and "likelihood" not in printed, "a regression has no likelihood, numbers have no perplexity"
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    for part in ("Kalman filter", "Error by step ahead", "Worst tracks", "Best tracks", "Learning curves", "valid.csv:"):
+        assert part in page
+    assert page.count('<svg class="chart"') == 12 + 1 + 2, "twelve fans, error by step, two learning curves"
+    assert "perplexity" not in page and "http" not in page
+    tree = json.loads((folder / "report" / "evaluation.json").read_text(encoding="utf-8"))
+    assert set(tree["losses"]) == {"loss", "within_tolerance"} and tree["count"] == 36
+
+
+def test_the_likelihood_is_in_the_users_units(folder, tmp_path):
+    """The same tracks a thousand times as large are a thousand times less dense, in each of two numbers."""
+    found = []
+    for factor in (1, 1000):
+        for name in ("train", "valid"):
+            first, *rows = (folder / f"{name}.csv").read_text().splitlines()
+            scaled = [",".join([*row.split(",")[:2], *(f"{factor * float(cell):.4f}" for cell in row.split(",")[2:])]) for row in rows]
+            (tmp_path / f"{name}.csv").write_text("\n".join([first, *scaled]) + "\n")
+        tree = tracks_tree(tmp_path, f"run-{factor}", max_steps=20, save_every_steps=20)
+        tree["model"]["head"] = {"kind": "mixture", "components": 2}
+        train(parse_config(tree), SilentProgress())
+        forecaster = Forecaster.load(tmp_path / f"run-{factor}")
+        assert forecaster.data is not None
+        found.append(frame_losses(forecaster, read_examples(tmp_path / "valid.csv", forecaster.data)))
+    assert found[1]["nll"] - found[0]["nll"] == pytest.approx(2 * np.log(1000), abs=0.05)
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], abs=0.05)
+
+
 def mixed_tree(folder: Path, run: str, *, source: str, target: str) -> dict[str, Any]:
     """One end text, the other numbers, in a JSONL file."""
     codecs = {"text": {"kind": "characters"}, "frames": {"kind": "frames"}}
@@ -203,6 +261,7 @@ def test_contradictions_are_refused(folder):
         ({"train": {"metric": "bleu", "validation": {"metrics": ["bleu"]}}}, "bleu is not measured of a target of numbers"),
         ({"train": {"loss": {"r_drop": 1.0}, "metric": "ade", "validation": {"metrics": ["ade"]}}}, r"r_drop needs a target of text"),
         ({"data": {"windows": None}}, r"data\.windows"),
+        ({"data": {"valid": {"path": "valid.csv", "noise": 0.1}}}, r"data\.valid\.noise = 0\.1: noise is for training"),
     ):
         tree = tracks_tree(folder, "refused")
         for group, settings in change.items():

@@ -197,7 +197,7 @@ def info(model: Model) -> None:
 
 @app.command()
 def init(
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="train.en train.de [val.en val.de], or .tsv or .jsonl; .gz too.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="train.en train.de [val.en val.de], .tsv, .jsonl, or tracks.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The configuration to write.")] = Path("config.yaml"),
     run_dir: Annotated[Path, typer.Option("--run-dir", metavar="DIR", help="Where the run will live.")] = Path("runs/first"),

@@ -50,6 +50,8 @@ def _ends(config: "RunConfig") -> Iterator[str]:
         yield f"model.reverse_source is for sources of text; this one is {kind}"
     if any(corpus.resolved_format == "tracks" for corpus in (*data.train, data.valid)) and data.windows is None:
         yield "a corpus is a table of tracks: data.windows must tell its columns and how it is cut"
+    if data.valid.noise:
+        yield f"data.valid.noise = {data.valid.noise:g}: noise is for training; a model is judged by what was measured"
     if source != "frames" and data.target_codec.kind == "frames" and data.target_codec.relative != "absolute":
         yield "data.target_codec.relative must be absolute: only a source of numbers has steps to continue"
     wanted = [name for name in (*config.train.validation.metrics, config.train.metric) if name != "loss"]
@@ -67,12 +69,22 @@ def _numbers(config: "RunConfig") -> Iterator[str]:
     for name, weight in (("r_drop", config.train.loss.r_drop), ("doubly_stochastic", config.train.loss.doubly_stochastic)):
         if weight:
             yield f"train.loss.{name} needs a target of text"
-    if rollout.num_samples and model.head.kind != "mixture":
-        yield f"rollout.num_samples = {rollout.num_samples} needs model.head.kind = mixture: a regression has no samples"
+    if rollout.num_samples and model.head.kind == "regression":
+        yield f"rollout.num_samples = {rollout.num_samples} needs model.head.kind = mixture or modes: a regression has no samples"
+    if model.head.kind == "modes":
+        yield from _modes(config)
     if rollout.steps is None and not model.head.stop and config.data.windows is None:
         yield "rollout.steps = null predicts until the model says stop: set model.head.stop = true, or rollout.steps"
     if rollout.steps is not None and rollout.steps > model.max_target_length:
         yield f"rollout.steps = {rollout.steps} is above model.max_target_length = {model.max_target_length}"
+
+
+def _modes(config: "RunConfig") -> Iterator[str]:
+    head, rollout = config.model.head, config.rollout
+    if head.feedback == "previous":
+        yield "model.head.kind = modes predicts whole tracks at once: set model.head.feedback = none"
+    if rollout.num_samples > head.modes:
+        yield f"rollout.num_samples = {rollout.num_samples} is above model.head.modes = {head.modes}"
 
 
 def _model(config: "RunConfig") -> Iterator[str]:

@@ -36,6 +36,9 @@ def test_5_what_goes_in_comes_back(settings, size, tmp_path):
         row = loaded.row(track)
         np.testing.assert_allclose(loaded.decode(row.data.reshape(-1, size), track.anchor), track.values, atol=1e-4)
         assert row.width == 6
+        several = np.stack([row.data.reshape(-1, size), 2 * row.data.reshape(-1, size)])
+        one_by_one = np.stack([loaded.decode(frames, track.anchor) for frames in several])
+        np.testing.assert_allclose(loaded.decode(several, track.anchor), one_by_one, atol=1e-5)
     assert codec.check(tracks(size=size)).lossy == 0
 
 

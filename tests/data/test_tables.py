@@ -1,5 +1,8 @@
 """Tables of tracks: layouts, windows, gaps, bad rows; and the windows of real data."""
 
+import gzip
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +134,82 @@ def test_empty_and_wrong_files(tmp_path):
         read(fake, WindowsConfig(**SHORT))
     with pytest.raises(ConfigError, match=r"data\.windows must tell"):
         list(read_pairs(CorpusConfig(path=empty, format="tracks"), errors="strict", report=DataReport()))
+
+
+def test_noise_is_for_what_was_observed(tmp_path):
+    path = table(tmp_path, *line("a", range(40)))
+    plain = read(path, WindowsConfig(**SHORT))
+    noisy, again = (
+        list(read_pairs(corpus, errors="strict", report=DataReport(), reading=Reading("frames", "frames", WindowsConfig(**SHORT))))
+        for corpus in [CorpusConfig(path=path, format="tracks", noise=0.5)] * 2
+    )
+    moved = np.array([(other.source.values - record.source.values) for record, other in zip(plain, noisy, strict=True)])
+    assert 0.1 < moved.std() < 0.5 and np.abs(moved).min() > 0
+    deviations = moved.reshape(len(moved), -1).std(1)
+    assert deviations.min() < 0.15 < 0.3 < deviations.max()  # each window has a strength of its own
+    for record, other, same in zip(plain, noisy, again, strict=True):
+        np.testing.assert_array_equal(other.source.values, same.source.values)
+        np.testing.assert_array_equal(other.targets[0].values, record.targets[0].values)
+        np.testing.assert_array_equal(other.targets[0].anchor, other.source.values[-2:])
+    with pytest.raises(ConfigError, match=r"noise = 0\.5 is for tables of tracks"):
+        CorpusConfig(source="a.en", target="a.de", noise=0.5)
+
+
+def test_truncated_files(tmp_path):
+    path = table(tmp_path, *line("a", range(6)))
+    path.write_bytes(path.read_bytes()[:-3])  # the last row lost a column and a half
+    report = DataReport()
+    with pytest.raises(DataError, match=r"wrong number of columns|not a number"):
+        read(path, WindowsConfig(**SHORT))
+    assert len(read(path, WindowsConfig(**SHORT), errors="tolerant", report=report)) == 2
+    assert sum(skipped.count for skipped in report.corpora[0].skipped.values()) == 1
+    packed = tmp_path / "t.tsv.gz"
+    packed.write_bytes(gzip.compress("\n".join(line("a", range(500))).encode())[:-20])
+    with pytest.raises(DataError, match="damaged gzip file"):
+        read(packed, WindowsConfig(**SHORT))
+    array = tmp_path / "t.npy"
+    np.save(array, np.zeros((100, 4)))
+    array.write_bytes(array.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not an NPY file of numbers"):
+        read(array, WindowsConfig(**SHORT))
+    array.write_bytes(b"")
+    with pytest.raises(DataError, match="not an NPY file of numbers"):
+        read(array, WindowsConfig(**SHORT))
+
+
+def test_parquet_tables(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    draw = np.random.default_rng(1)
+    frames = np.arange(400)
+    parquet.write_table(pyarrow.table({"frame": frames, "id": frames * 0, "x": draw.normal(size=400), "y": draw.normal(size=400)}), path)
+    named = WindowsConfig(**SHORT, frame="frame", track="id", values=("x", "y"))
+    assert len(read(path, named)) == 397
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    for damaged in (b"", whole[:-50], whole[:half], b"frame,id\n1,2\n", whole[:4] + bytes(half) + whole[half + 4 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"not a Parquet file|damaged Parquet file"):
+            read(path, named)
+
+
+def test_files_that_claim_to_be_huge_are_refused_at_once(tmp_path):
+    """A few kilobytes that unpack to gigabytes cost neither time nor memory."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path, same = tmp_path / "t.parquet", pyarrow.array(np.zeros(2_000_000))
+    parquet.write_table(pyarrow.table({"frame": same, "id": same, "x": same, "y": same}), path)
+    array = tmp_path / "t.npy"
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999, 4), }"
+    array.write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.ljust(117) + b"\n" + bytes(1000))
+    tracemalloc.start()
+    before, used = time.perf_counter(), pyarrow.default_memory_pool().max_memory()
+    with pytest.raises(DataError, match=r"claims 2,000,000 rows in"):
+        read(path, WindowsConfig(**SHORT, frame="frame", track="id", values=("x", "y")))
+    with pytest.raises(DataError, match="not an NPY file of numbers"):
+        read(array, WindowsConfig(**SHORT))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert time.perf_counter() - before < 2 and peak < 200 << 20 and pyarrow.default_memory_pool().max_memory() - used < 200 << 20
 
 
 def test_the_newest_steps_are_what_a_forecast_starts_from(tmp_path):

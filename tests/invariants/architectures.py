@@ -1,11 +1,13 @@
 """The encoders and decoders that every invariant is checked on, tiny, by name. A new architecture adds a line here."""
 
+from typing import Any
+
 import torch
 
 from transduce.data.batch import Batch, Padded
 from transduce.model.conformer import ConformerConfig
 from transduce.model.features import FeaturesConfig
-from transduce.model.frontends import Pixels, Sound, Vocabulary
+from transduce.model.frontends import Pixels, Sound, Steps, Vocabulary
 from transduce.model.images import CnnConfig, PatchesConfig
 from transduce.model.no_encoder import NoEncoderConfig
 from transduce.model.recurrent import RecurrentEncoderConfig
@@ -13,6 +15,7 @@ from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 from transduce.model.seq2seq import DecoderConfig, EncoderConfig, ModelConfig, Seq2Seq, build_model
 from transduce.model.sound import SoundConfig
 from transduce.model.ssru import SSRUDecoderConfig
+from transduce.model.steps import StepsConfig, StepsHeadConfig
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
 
 TINY = {"width": 16, "heads": 4, "feed_forward": 24, "layers": 2}
@@ -75,6 +78,24 @@ def make_model(encoder: str, decoder: str, *, seed: int = 1, reverse: bool = Fal
     torch.manual_seed(seed)
     config = ModelConfig(encoder=ENCODERS[encoder], decoder=DECODERS[decoder], embedding_size=10, reverse_source=reverse)
     return build_model(config, SOURCE, TARGET).eval()
+
+
+def make_frames_model(encoder: str, decoder: str, head: StepsHeadConfig, *, seed: int = 1) -> Seq2Seq:
+    """The same from frames of two numbers to frames of two numbers."""
+    torch.manual_seed(seed)
+    ends: dict[str, Any] = {"frontend": StepsConfig(), "head": head}
+    config = ModelConfig(encoder=ENCODERS[encoder], decoder=DECODERS[decoder], embedding_size=10, tie="none", **ends)
+    return build_model(config, Steps(2), Steps(2)).eval()
+
+
+def make_frames_batch(source_lengths: list[int], target_lengths: list[int], *, seed: int = 1) -> Batch:
+    """Random frames; the padding holds NaN, which must not matter."""
+    generator = torch.Generator().manual_seed(seed)
+    ends = []
+    for lengths in (source_lengths, target_lengths):
+        rows = Padded(torch.randn(len(lengths), max(lengths), 2, generator=generator), torch.tensor(lengths))
+        ends.append(Padded(rows.data.masked_fill(~rows.mask[..., None], float("nan")), rows.lengths))
+    return Batch(torch.arange(len(source_lengths)), *ends)
 
 
 def make_batch(source_lengths: list[int], target_lengths: list[int], *, seed: int = 1) -> Batch:

@@ -34,6 +34,7 @@ def test_regression_loss_by_hand() -> None:
         "smooth_l1": (0.125 + 2.5 + 0.05**2 / 2) / 2,
         "mse": (0.25 + 9 + 0.05**2) / 2,
         "l1": (0.5 + 3 + 0.05) / 2,
+        "euclidean": 2 * (0.5 + 3 + 0.05) / 2,
     }
     for distance, value in expected.items():
         sums = steps_loss(head, hidden, target, config=StepsLossConfig.model_validate({"distance": distance}))
@@ -59,7 +60,23 @@ def test_mixture_loss_is_the_likelihood_of_frames_and_stops() -> None:
     assert sums.count == 4 and sums.correct.item() == 4
 
 
-@pytest.mark.parametrize("head", [StepsHeadConfig(stop=True), MIXTURE])
+def test_only_the_nearest_mode_learns() -> None:
+    """Two modes of one number over tracks of 2 and 1 frames; the expected track is 0 everywhere, the modes are 1 and -1."""
+    head = Given(StepsHeadConfig(kind="modes", modes=2, feedback="none"), 5, size=1)
+    hidden = torch.tensor([0.0, 1.0, -1.0, 0.5, 0.0]).repeat(2, 2, 1).requires_grad_()
+    target = Padded(torch.tensor([[[1.5], [1.0]], [[-3.0], [math.nan]]]), torch.tensor([2, 1]))
+    sums = steps_loss(head, hidden, target, config=StepsLossConfig(distance="l1", choice_weight=0.1))
+    expected, best = 1.5 + 1.0 + 3.0, 0.5 + 0.0 + 2.0
+    first, second = math.log1p(math.exp(-0.5)), math.log1p(math.exp(0.5))  # of choosing the first mode, and the second
+    assert sums.nll.item() == pytest.approx(expected + best, rel=1e-5)
+    assert sums.loss.item() == pytest.approx(expected + best + 0.1 * (2 * first + second), rel=1e-5)
+    sums.loss.backward()  # type: ignore[no-untyped-call]
+    assert hidden.grad is not None and hidden.grad.isfinite().all()
+    assert hidden.grad[0, 0, 1] == -1 and not hidden.grad[0, :, 2].any(), "the mode at -1 is not pulled to the track at 1"
+    assert hidden.grad[1, 0, 2] == 1 and not hidden.grad[1, :, 1].any() and not hidden.grad[1, 1].any()
+
+
+@pytest.mark.parametrize("head", [StepsHeadConfig(stop=True), MIXTURE, StepsHeadConfig(kind="modes", modes=3, feedback="none")])
 def test_padding_never_changes_the_loss(head: StepsHeadConfig) -> None:
     model, batch = make_model("transformer", "transformer", head), make_batch([4, 6, 1], [5, 2, 3])
     padded = Batch(batch.ids, with_padding(batch.source, math.nan, extra=2), with_padding(batch.target, math.nan, extra=2))
@@ -137,6 +154,18 @@ def test_samples_find_both_ways_of_a_fork() -> None:
     assert errors.amin(1).mean() < 0.25 * errors[:, 0].mean() and errors.amin(1).mean() < 0.25 * expected
     ends = found.samples[:, :, -1, 1]
     assert 0.3 < (ends > 0).float().mean() < 0.7 and (ends.abs() - 2).abs().median() < 0.3
+
+
+def test_modes_find_both_ways_of_a_fork() -> None:
+    model = make_model("gru", "gru", StepsHeadConfig(kind="modes", modes=2, feedback="none"))
+    fit(model, forks, steps=150, config=StepsLossConfig(distance="euclidean"))
+    batch = forks(64, seed=10_000)
+    found = rollout(model, batch.source, config=RolloutConfig(steps=4, num_samples=2), keys=np.arange(64).astype(np.uint64))
+    assert found.samples is not None and found.log_probability is not None
+    ends = found.samples[:, :, -1, 1].sort(1).values
+    assert (ends - torch.tensor([-2.0, 2.0])).abs().max() < 0.4
+    torch.testing.assert_close(found.log_probability.exp(), torch.full((64, 2), 0.5), atol=0.2, rtol=0)
+    assert (found.log_probability[:, 0] >= found.log_probability[:, 1]).all(), "the likeliest comes first"
 
 
 def test_learns_when_to_stop() -> None:

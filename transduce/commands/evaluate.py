@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transduce.commands.ask import search_settings, usual_metrics, writes_numbers
@@ -13,6 +13,7 @@ from transduce.data.sources import read_examples, read_sources
 from transduce.data.values import Value, shown
 from transduce.errors import ConfigError, DataError, StorageError
 from transduce.evaluate import Baseline, Evaluation, compare, evaluate, write_report
+from transduce.evaluate_tracks import write_track_report
 from transduce.forecast import Forecaster
 from transduce.metrics import Score
 from transduce.predict import Predictor
@@ -101,16 +102,19 @@ def _pairs_of_data(examples: Examples, predictor: Predictor) -> tuple[list[Value
 def _evaluate_tracks(
     models: Sequence[Path], examples: Examples, *, options: EvaluateOptions, words: Sequence[str], threads: int | None
 ) -> None:
-    refused = {"--ensemble": len(models) > 1, "--report": options.report, "--baseline": options.baseline, "--beam": options.beam}
+    refused = {"--ensemble": len(models) > 1, "--baseline": options.baseline, "--beam": options.beam}
     named = [name for name, given in refused.items() if given] + (["search.KEY=VALUE"] if words else [])
     if named:
         raise ConfigError(f"{', '.join(named)}: not for a model whose target is numbers")
     if examples.data is None:
         raise ConfigError("the target of this model is numbers: name the file of examples with --data")
-    scores = score_tracks(Forecaster.load(models[0], threads=threads), examples.data, metrics=options.metrics)
+    forecaster = Forecaster.load(models[0], threads=threads)
+    scores = score_tracks(forecaster, examples.data, metrics=options.metrics, name=str(models[0]))
     show_scores(scores)
+    if options.report is not None:
+        print(f"report: {write_track_report(scores, report_dir=options.report, paths=models)}")
     if options.json_output is not None:
-        _write_json(options.json_output, asdict(scores))
+        _write_json(options.json_output, scores.to_dict())
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -1,6 +1,6 @@
 """`transduce init`: looks at the user's files and writes a configuration for them, with the reasons beside the choices.
 
-In: aligned text files, or TSV/JSONL files, of training and (on request) validation pairs. Out: a commented YAML file of
+In: aligned text files, TSV/JSONL files or tables of tracks, for training and (on request) validation. Out: a commented YAML file of
 at most 30 lines and a summary. The decision to question: without validation files it writes a split of its own to new
 files, chosen by a hash of the source, so that the same data always gives the same split and equal sources stay together.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transduce.commands.initialise_tracks import advise_tracks, is_table, split_tracks, tracks_yaml
 from transduce.commands.split import split_corpus
 from transduce.commands.survey import Survey, survey_corpus
 from transduce.data.examples import ENDINGS, CorpusConfig
@@ -46,6 +47,9 @@ def initialise(files: Sequence[Path], *, output: Path, run_dir: Path, force: boo
     if output.exists() and not force:
         raise ConfigError(f"{output} exists; choose another --output, or --force to write over it")
     parts = _sort_files(files)
+    if parts.train.resolved_format == "tracks":
+        _initialise_tracks(parts, output=output, run_dir=run_dir)
+        return
     survey = survey_corpus(parts.train)
     train, valid = parts.train, parts.valid
     if valid is None:
@@ -63,18 +67,37 @@ def initialise(files: Sequence[Path], *, output: Path, run_dir: Path, force: boo
         print(f"  transduce evaluate {run_dir} --source {source} --target {target}")
 
 
+def _initialise_tracks(parts: _Files, *, output: Path, run_dir: Path) -> None:
+    """The same for tables of tracks."""
+    train, valid = parts.train.files[0], None if parts.valid is None else parts.valid.files[0]
+    advice = advise_tracks(train)
+    if valid is None:
+        train, valid = split_tracks(train, advice.windows, output.parent / f"{output.stem}-data")
+        print(f"No validation files were named: a tenth of the tracks went to {valid}, the others to {train}.")
+    for line in advice.lines():
+        print(line)
+    _write(output, tracks_yaml(train, valid, advice=advice, run_dir=run_dir))
+    print(f"Wrote {output}. Next:\n  transduce train {output}\n  transduce predict {run_dir} --input FILE")
+    if parts.test is not None:
+        print(f"  transduce evaluate {run_dir} --data {parts.test.files[0]} --report {run_dir}/report")
+
+
 def _sort_files(files: Sequence[Path]) -> _Files:
     """Which files are training, validation and test, by the words in their names, else by their order."""
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise DataError("no such file", missing[0])
-    whole = [path for path in files if _is_pair_file(path)]
-    ends = [path for path in files if not _is_pair_file(path)]
+    tables = [path for path in files if is_table(path)]
+    if tables and len(tables) < len(files):
+        other = next(path for path in files if path not in tables)
+        raise ConfigError(f"{tables[0]} is a table of tracks and {other} is none; give files of one sort")
+    whole = [path for path in files if path in tables or _is_pair_file(path)]
+    ends = [path for path in files if path not in whole]
     if whole and ends:
         raise ConfigError(f"{whole[0]} holds both ends and {ends[0]} one; give files of one sort")
     if len(ends) % 2:
         raise ConfigError(f"{len(ends)} text files cannot be paired: give SOURCE TARGET for training, then for validation")
-    corpora = [CorpusConfig(path=path) for path in whole]
+    corpora = [CorpusConfig(path=path, format="tracks" if tables else "auto") for path in whole]
     corpora += [CorpusConfig(source=str(ends[i]), target=str(ends[i + 1])) for i in range(0, len(ends), 2)]
     valid = _named(corpora, VALID_WORDS)
     test = _named(corpora, TEST_WORDS)

@@ -20,7 +20,7 @@ from transduce.data.lines import open_bytes, raw_lines
 from transduce.data.report import CorpusReport, DataReport
 from transduce.data.tables import read_windows
 from transduce.data.values import Value
-from transduce.data.windows import WindowsConfig
+from transduce.data.windows import WindowsConfig, noisy
 from transduce.errors import ConfigError, DataError
 from transduce.settings import Settings
 
@@ -48,6 +48,10 @@ class CorpusConfig(Settings):
     """A file of names, one a line: only these pictures are read. For formats flickr8k and coco, whose captions stand in one file."""
     weight: float | None = Field(default=None, gt=0)
     """Share of this corpus relative to the others' weights. All corpora have one, or none has."""
+    noise: float = Field(default=0.0, ge=0)
+    """Of a table of tracks to train on: the observed steps of each window get noise, as if they had been measured badly. Its standard
+    deviation is drawn evenly between 0 and this, in the user's units. Name the file twice, with and without, where the tracks to
+    come may be rougher than those of training."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -61,6 +65,8 @@ class CorpusConfig(Settings):
             raise ConfigError("a corpus of format lines needs `source` and `target`, two aligned files, not `path`")
         if self.path is not None and self.resolved_format == "lines":
             raise ConfigError(f"cannot tell the format of {self.path} from its ending ({', '.join(ENDINGS)}); set `format` to tsv or jsonl")
+        if self.noise and self.resolved_format != "tracks":
+            raise ConfigError(f"noise = {self.noise} is for tables of tracks, and {self.name} is none")
         return self
 
     @property
@@ -86,7 +92,7 @@ class CorpusConfig(Settings):
     @property
     def name(self) -> str:
         """How reports call this corpus."""
-        return " + ".join(str(path) for path in self.files)
+        return " + ".join(str(path) for path in self.files) + (f" with noise of up to {self.noise:g}" if self.noise else "")
 
 
 class Record(NamedTuple):
@@ -137,7 +143,8 @@ def read_pairs(
         path, windows = corpus.files[0], reading.windows
         if windows is None:
             raise ConfigError(f"{path} is a table of tracks: data.windows must tell its columns and how it is cut")
-        for window in read_windows(path, windows, tolerant=errors == "tolerant", entry=entry):
+        for number, read in enumerate(read_windows(path, windows, tolerant=errors == "tolerant", entry=entry)):
+            window = noisy(read, corpus.noise, number) if corpus.noise else read
             yield Record(window.source, (window.target,), f"{path}:{window.line}")
         return
     with ExitStack() as stack:

@@ -121,7 +121,7 @@ class FramesCodec:
         return self._turned(values, anchor, back=False) / self.scale
 
     def decode(self, frames: Frames, anchor: Frames | None) -> Frames:
-        """(T, C) normalised -> (T, C) in the user's units. anchor: (2, C), the last observed steps. Raises DataError without one."""
+        """(..., T, C) normalised -> the same in the user's units. anchor: (2, C), the last observed steps. Raises DataError without one."""
         values = np.asarray(frames, dtype=np.float32) * self.scale
         if self.config.relative == "absolute":
             return values + self.offset
@@ -130,9 +130,9 @@ class FramesCodec:
         anchor = np.atleast_2d(anchor)
         values = self._turned(values, anchor, back=True)
         if self.config.relative == "residual":
-            return np.asarray(values + _going_on(anchor, len(values), ahead=True), dtype=np.float32)
+            return np.asarray(values + _going_on(anchor, values.shape[-2], ahead=True), dtype=np.float32)
         if self.config.relative == "velocity":
-            values = values.cumsum(0, dtype=np.float32)
+            values = values.cumsum(-2, dtype=np.float32)
         return np.asarray(values + anchor[-1], dtype=np.float32)
 
     def _turned(self, values: Frames, anchor: Frames, *, back: bool) -> Frames:
@@ -144,7 +144,7 @@ class FramesCodec:
         cos, sin = motion / length
         turn = np.array([[cos, -sin], [sin, cos]], dtype=np.float32)  # rows times this: from the world into the heading
         turned = values.copy()
-        turned[:, :2] = values[:, :2] @ (turn.T if back else turn)
+        turned[..., :2] = values[..., :2] @ (turn.T if back else turn)
         return turned
 
     def row(self, value: Track) -> Row:

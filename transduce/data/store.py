@@ -111,6 +111,8 @@ def corpus_key(corpus: CorpusConfig, cache: Cache, reading: Reading) -> dict[str
     tree: dict[str, object] = {"files": files, "form": corpus.resolved_format, "columns": columns, "reading": reading.tree()}
     if corpus.only is not None:
         tree["only"] = cache.digest(corpus.only)
+    if corpus.noise:
+        tree["noise"] = corpus.noise
     return tree | ({"media": root_stamp(corpus.media_root)} if "media" in (reading.source, reading.target) else {})
 
 

@@ -7,9 +7,10 @@ tab or blanks, whichever its first line has; numbers in quotes and thousands sep
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transduce.data.fields import BadRecordError
 from transduce.data.lines import open_bytes, raw_lines
@@ -18,10 +19,15 @@ from transduce.data.values import Track
 from transduce.data.windows import Column, Step, Window, WindowsConfig, cut_windows, group_tracks, last_observed
 from transduce.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    import pyarrow.parquet
+
 TABLE_ENDINGS = (".csv", ".npy", ".parquet")
 MOT_COLUMNS = ("frame", "id", "x", "y", "w", "h")
 KITTI_COLUMNS = ("frame", "id", "class", "truncated", "occluded", "alpha", "left", "top", "right", "bottom")
 LARGEST_NPY_BYTES = 8 << 30
+LARGEST_GROUP_BYTES = 128 << 20  # of a Parquet file, unpacked: what is read at once
+MOST_ROWS_PER_BYTE = 16  # of a Parquet file; positions that were measured do not pack as well as that
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 OTHER_CLASS = "row of another class"
 
@@ -105,8 +111,7 @@ def _opened(path: Path, config: WindowsConfig) -> tuple[list[str] | None, Iterat
         case ".parquet":
             return _parquet_rows(path)
     lines = _split_lines(path)
-    named = config.layout == "columns" and isinstance(config.frame, str)
-    if not named:
+    if not config.has_header:
         return None, lines
     first = next(lines, None)
     if first is None:
@@ -125,38 +130,56 @@ def _split_lines(path: Path) -> Iterator[Row]:
             yield line, text.split(delimiter)
 
 
-def _npy_rows(path: Path) -> Iterator[Row]:
-    """Rows of a 2-D array of numbers; pickled objects are refused."""
+def npy_table(path: Path) -> NDArray[Any]:
+    """A 2-D array of numbers, mapped and not read, so that what its header claims costs nothing; pickled objects are refused."""
     try:
         if path.stat().st_size > LARGEST_NPY_BYTES:
             raise DataError(f"is larger than {LARGEST_NPY_BYTES >> 30} GiB; cut it into several files", path)
         table = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise DataError(f"not an NPY file of numbers: {error}", path) from None
     if table.ndim != 2 or table.dtype.kind not in "fiu":
         raise DataError(f"must be a table of numbers (rows, columns); it is {table.dtype} of shape {table.shape}", path)
-    return ((line, row.tolist()) for line, row in enumerate(table, 1))
+    return table
 
 
-def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+def _npy_rows(path: Path) -> Iterator[Row]:
+    return ((line, row.tolist()) for line, row in enumerate(npy_table(path), 1))
+
+
+def parquet_table(path: Path) -> "pyarrow.parquet.ParquetFile":
+    """An open Parquet file of plain columns. Raises ConfigError without pyarrow, DataError for what is none or claims too much."""
     try:
         import pyarrow.parquet
     except ImportError:
         raise ConfigError("reading Parquet needs pyarrow: pip install 'transduce[arrow]'") from None
     try:
         table = pyarrow.parquet.ParquetFile(path)
-        names = list(table.schema_arrow.names)
     except (OSError, ValueError) as error:
         raise DataError(f"not a Parquet file: {error}", path) from None
+    if table.metadata.num_rows > MOST_ROWS_PER_BYTE * path.stat().st_size:
+        raise DataError(f"claims {table.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes, which no tracks pack into", path)
+    groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
+    largest = max((group.total_byte_size for group in groups), default=0)
+    if largest > LARGEST_GROUP_BYTES:
+        raise DataError(f"has a row group of {largest:,} bytes; write it with row groups of at most {LARGEST_GROUP_BYTES:,}", path)
+    return table
+
+
+def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+    table = parquet_table(path)
 
     def rows() -> Iterator[Row]:
         line = 0
-        for batch in table.iter_batches():
-            for record in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                line += 1
-                yield line, list(record)
+        try:
+            for batch in table.iter_batches():
+                for record in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    line += 1
+                    yield line, list(record)
+        except (OSError, ValueError) as error:
+            raise DataError(f"damaged Parquet file after row {line}: {error}", path) from None
 
-    return names, rows()
+    return list(table.schema_arrow.names), rows()
 
 
 def _columns(config: WindowsConfig, header: list[str] | None, path: Path) -> Columns:

@@ -20,6 +20,7 @@ from transduce.errors import ConfigError
 from transduce.settings import Settings
 
 Column = int | str
+NOISE_SEED = 8128
 
 
 class WindowsConfig(Settings):
@@ -60,6 +61,11 @@ class WindowsConfig(Settings):
         if self.layout == "columns" and len({type(column) for column in columns}) > 1:
             raise ConfigError("data.windows: name all columns (the table has a header line) or number all of them (it has none)")
         return self
+
+    @property
+    def has_header(self) -> bool:
+        """Whether columns are named, so that a text table begins with a header line."""
+        return self.layout == "columns" and isinstance(self.frame, str)
 
     @property
     def length(self) -> int:
@@ -114,6 +120,17 @@ def last_observed(steps: list[Step], config: WindowsConfig) -> Track | None:
 def anchor_of(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """(T, C) -> the last two steps (2, C); the only one twice."""
     return values[[max(len(values) - 2, 0), len(values) - 1]]
+
+
+def noisy(window: Window, most: float, number: int) -> Window:
+    """A window whose observed steps carry noise of a standard deviation between 0 and `most`, a function of the window's number.
+
+    The target goes on from what was (badly) observed, so that a model learns to put the last step right too.
+    """
+    draw = np.random.default_rng([NOISE_SEED, number])
+    values = window.source.values
+    observed = np.asarray(values + draw.uniform(0, most) * draw.standard_normal(values.shape), dtype=np.float32)
+    return Window(Track(observed), Track(window.target.values, anchor_of(observed)), window.line)
 
 
 def _window(values: NDArray[np.float32], observed: int, line: int) -> Window:

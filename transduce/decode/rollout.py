@@ -19,6 +19,7 @@ from transduce.decode.sampling import uniform_table
 from transduce.decode.scorers import ModelState
 from transduce.errors import ConfigError, DivergedError
 from transduce.model.interface import Memory
+from transduce.model.modes import Modes
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.steps import StepsHead, steps_embedding, steps_head
 from transduce.settings import Settings
@@ -34,9 +35,9 @@ class RolloutConfig(Settings):
     max_steps: int = Field(default=512, ge=1)
     """Most frames without a stop; what reaches it is marked truncated."""
     num_samples: int = Field(default=0, ge=0)
-    """Random outputs per source beside the expected one (K); needs model.head.kind = mixture."""
+    """Further outputs per source beside the expected one (K): random ones of model.head.kind = mixture, the K likeliest of modes."""
     temperature: float = Field(default=1.0, gt=0)
-    """Divides the logits of the components and multiplies all variances; below 1 is more careful, above 1 more varied."""
+    """Of a mixture: divides the logits of the components and multiplies all variances; below 1 is more careful, above 1 more varied."""
     seed: int = Field(default=1, ge=0)
     """Seed of the samples. They depend on it and on the source only, never on the other sources of a batch or their order."""
 
@@ -46,20 +47,23 @@ class Paths:
     """N finished walks. values: (N, T, C), zeros after the end. lengths: (N,) frames. truncated: (N,) ended by max_steps.
 
     log_probability: (N,) of the frames and of the decisions to go on or stop, in nats at temperature 1; None for a regression.
+    parameters: (N, T, P) what the head gave, for a head of modes.
     """
 
     values: Tensor
     lengths: Tensor
     truncated: Tensor
     log_probability: Tensor | None
+    parameters: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """The expected output of B sources, and K random ones of each (None without).
+    """The expected output of B sources, and K further ones of each (None without): random ones of a mixture, or the likeliest modes.
 
     values: (B, T, C), zeros after the end. lengths: (B,). truncated: (B,) True = max_steps came before a stop.
-    samples: (B, K, T', C). sample_lengths, samples_truncated: (B, K). log_probability: (B, K) of the samples, nats.
+    samples: (B, K, T', C). sample_lengths, samples_truncated: (B, K). log_probability: (B, K) of the samples, nats; of modes the
+    logarithm of each one's probability.
     """
 
     values: Tensor
@@ -83,6 +87,8 @@ def rollout(model: Seq2Seq, source: Padded, *, config: RolloutConfig, keys: np.n
     mean = walk(model, memory, config=config, uniform=None)
     if not count:
         return Rollout(mean.values, mean.lengths, mean.truncated)
+    if mean.parameters is not None and head.modes is not None:
+        return _with_modes(mean, head.modes.read(mean.parameters).likeliest(count))
     per_step = head.num_uniform + 1
     table = uniform_table(config.seed, keys, samples=count, steps=(config.steps or config.max_steps) * per_step)
     paths = walk(model, memory, config=config, uniform=table.view(len(table), -1, per_step).to(memory.mask.device))
@@ -102,23 +108,36 @@ def check_rollout(head: StepsHead, config: RolloutConfig) -> None:
     """Raises ConfigError where the head cannot do what the configuration asks."""
     if config.steps is None and not head.stops:
         raise ConfigError("rollout.steps = null predicts until the model says stop: set model.head.stop = true, or rollout.steps")
-    if config.num_samples and not head.probabilistic:
-        raise ConfigError(f"rollout.num_samples = {config.num_samples} needs model.head.kind = mixture: a regression has no samples")
+    most = head.num_guesses
+    if most is not None and config.num_samples > most:
+        what = f"is above model.head.modes = {most}" if most else "needs model.head.kind = mixture or modes: a regression has no samples"
+        raise ConfigError(f"rollout.num_samples = {config.num_samples} {what}")
+
+
+def _with_modes(mean: Paths, modes: Modes) -> Rollout:
+    """The expected walks with their likeliest modes, which are as long as they are."""
+    count, width = modes.tracks.shape[1:3]
+    is_real = torch.arange(width, device=mean.lengths.device)[None, :] < mean.lengths[:, None]  # (B, T)
+    lengths, truncated = (end[:, None].expand(-1, count) for end in (mean.lengths, mean.truncated))
+    samples = modes.tracks.where(is_real[:, None, :, None], 0.0)
+    return Rollout(mean.values, mean.lengths, mean.truncated, samples, lengths, truncated, modes.log_weights)
 
 
 @dataclass
 class _Record:
-    """What N walks have written so far. values: (N, limit, C). lengths, scores, truncated: (N,)."""
+    """What N walks have written so far. values: (N, limit, C). lengths, scores, truncated: (N,). parameters: (N, limit, P) of modes."""
 
     values: Tensor
     lengths: Tensor
     scores: Tensor
     truncated: Tensor
+    parameters: Tensor | None
 
     def finished(self, *, scored: bool) -> Paths:
         """As wide as the longest."""
         width = int(self.lengths.max())
-        return Paths(self.values[:, :width], self.lengths, self.truncated, self.scores if scored else None)
+        parameters = None if self.parameters is None else self.parameters[:, :width]
+        return Paths(self.values[:, :width], self.lengths, self.truncated, self.scores if scored else None, parameters)
 
 
 @dataclass(frozen=True)
@@ -142,7 +161,7 @@ def walk(model: Seq2Seq, memory: Memory, *, config: RolloutConfig, uniform: Tens
     num_sources, limit = len(memory.mask), config.steps or config.max_steps
     width = 1 if uniform is None else len(uniform) // num_sources
     rows = torch.arange(num_sources * width, device=device)  # of each walk that goes on, its place in the record
-    record = _empty_record(len(rows), limit, size=head.size, device=device)
+    record = _empty_record(len(rows), limit, head=head, device=device)
     is_open = torch.ones_like(rows, dtype=torch.bool)
     state = ModelState(memory, model.start(memory))
     state = state if width == 1 else state.select(rows // width)
@@ -153,6 +172,8 @@ def walk(model: Seq2Seq, memory: Memory, *, config: RolloutConfig, uniform: Tens
         choice = choose(head, parameters, None if uniform is None else uniform[rows, step], temperature=config.temperature)
         choice = choice.only(is_open)
         state, previous = ModelState(state.memory, decoder), embedding.after(choice.frames)
+        if record.parameters is not None:
+            record.parameters[rows, step] = parameters
         _write(record, rows, choice=choice, is_open=is_open, step=step, last=None if config.steps else limit - 1)
         if config.steps is not None:
             continue
@@ -177,10 +198,11 @@ def choose(head: StepsHead, parameters: Tensor, uniform: Tensor | None, *, tempe
     return _Choice(frames, stopping, scores, functional.logsigmoid(torch.where(stopping, logits, -logits)))
 
 
-def _empty_record(count: int, limit: int, *, size: int, device: torch.device) -> _Record:
+def _empty_record(count: int, limit: int, *, head: StepsHead, device: torch.device) -> _Record:
     lengths = torch.zeros(count, dtype=torch.int64, device=device)
-    values, scores = torch.zeros(count, limit, size, device=device), torch.zeros(count, device=device)
-    return _Record(values, lengths, scores, torch.zeros_like(lengths, dtype=torch.bool))
+    values, scores = torch.zeros(count, limit, head.size, device=device), torch.zeros(count, device=device)
+    parameters = None if head.modes is None else torch.zeros(count, limit, head.num_parameters, device=device)
+    return _Record(values, lengths, scores, torch.zeros_like(lengths, dtype=torch.bool), parameters)
 
 
 def _write(record: _Record, rows: Tensor, *, choice: _Choice, is_open: Tensor, step: int, last: int | None) -> None:

@@ -44,10 +44,10 @@ def track_scores(
     for name in names:
         better_track_metric(name)
     boxes = len(truths) > 0 and truths[0].shape[1] == 4
-    fitted = [_fitted(prediction, len(truth)) for prediction, truth in zip(predictions, truths, strict=True)]
-    errors = [displacements(prediction, truth, boxes=boxes) for prediction, truth in zip(fitted, truths, strict=True)]
-    tries = [guess[None] for guess in fitted] if samples is None else samples
-    guesses = [_fitted(guess, len(truth)) for guess, truth in zip(tries, truths, strict=True)]
+    whole = [fitted(prediction, len(truth)) for prediction, truth in zip(predictions, truths, strict=True)]
+    errors = [displacements(prediction, truth, boxes=boxes) for prediction, truth in zip(whole, truths, strict=True)]
+    tries = [guess[None] for guess in whole] if samples is None else samples
+    guesses = [fitted(guess, len(truth)) for guess, truth in zip(tries, truths, strict=True)]
     several = [displacements(guess, truth[None], boxes=boxes) for guess, truth in zip(guesses, truths, strict=True)]
     found: Mapping[str, list[float]] = {
         "ade": [float(error.mean()) for error in errors],
@@ -59,7 +59,7 @@ def track_scores(
     if {"iou", "final_iou"} & set(names):
         if not boxes:
             raise ConfigError("iou needs frames of four numbers: x, y, w, h")
-        overlaps = [box_iou(prediction, truth) for prediction, truth in zip(fitted, truths, strict=True)]
+        overlaps = [box_iou(prediction, truth) for prediction, truth in zip(whole, truths, strict=True)]
         found = {**found, "iou": [float(o.mean()) for o in overlaps], "final_iou": [float(o[-1]) for o in overlaps]}
     return {name: float(np.mean(found[name])) for name in names}
 
@@ -75,7 +75,7 @@ def better_track_metric(name: str) -> Literal["higher", "lower"]:
 def padded_samples(samples: Sequence[Frames]) -> Frames:
     """K tracks (T_k, C) as one array (K, T, C); a shorter one repeats its last frame."""
     length = max(len(sample) for sample in samples)
-    return np.stack([_fitted(sample, length) for sample in samples])
+    return np.stack([fitted(sample, length) for sample in samples])
 
 
 def displacements(prediction: Frames, truth: Frames, *, boxes: bool) -> Frames:
@@ -95,7 +95,7 @@ def box_iou(first: Frames, second: Frames) -> Frames:
     return np.asarray(np.where(union > 0, shared / np.maximum(union, 1e-12), 0.0))
 
 
-def _fitted(frames: Frames, length: int) -> Frames:
-    """(..., T, C) -> (..., length, C)."""
+def fitted(frames: Frames, length: int) -> Frames:
+    """(..., T, C) -> (..., length, C): the last frame repeated, or the end cut."""
     places = np.minimum(np.arange(length), frames.shape[-2] - 1)
     return frames[..., places, :]

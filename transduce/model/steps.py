@@ -17,6 +17,7 @@ from transduce.data.batch import Padded
 from transduce.errors import ConfigError
 from transduce.model.layers import Dropout
 from transduce.model.mixture import MixtureLayout
+from transduce.model.modes import ModesLayout
 from transduce.settings import Settings
 
 
@@ -31,8 +32,11 @@ class StepsConfig(Settings):
 class StepsHeadConfig(Settings):
     """How frames are predicted, and how the previous one is fed back. For targets of numbers only."""
 
-    kind: Literal["regression", "mixture"] = "regression"
-    """regression: one value per frame. mixture: a distribution, a mixture of Gaussians, from which samples can be drawn."""
+    kind: Literal["regression", "mixture", "modes"] = "regression"
+    """regression: one value per frame. mixture: a distribution, a mixture of Gaussians, from which samples can be drawn. modes: one value
+    and, beside it, several whole tracks with probabilities, trained so that the nearest one is near (Cui 2019); needs feedback = none."""
+    modes: int = Field(default=20, ge=1)
+    """Whole tracks of `modes`."""
     components: int = Field(default=5, ge=1)
     """Gaussians of the mixture."""
     covariance: Literal["full", "diagonal"] = "full"
@@ -116,8 +120,8 @@ class StepsEmbedding(nn.Module):
 class StepsHead(nn.Module):
     """Hidden states to the parameters of the next frame. size: C.
 
-    The parameters are one tensor (..., P): the value (regression) or the raw numbers of the mixture, then the stop logit if
-    there is one. Only the methods here know what stands where.
+    The parameters are one tensor (..., P): the value (regression) or the raw numbers of the mixture or of the modes, then the stop
+    logit if there is one. Only the methods here know what stands where. modes: their layout, None = another kind of head.
     """
 
     def __init__(self, config: StepsHeadConfig, input_size: int, *, size: int) -> None:
@@ -127,13 +131,20 @@ class StepsHead(nn.Module):
         full = config.covariance == "full" and size > 1
         layout = MixtureLayout(size, config.components, full=full, smallest_scale=config.smallest_scale)
         self.mixture = layout if config.kind == "mixture" else None
-        self.num_frame_parameters = layout.num_parameters if config.kind == "mixture" else size
-        self.lift = Lift(input_size, self.num_frame_parameters + config.stop, hidden_size=config.hidden_size)
+        self.modes = ModesLayout(size, config.modes) if config.kind == "modes" else None
+        self.num_frame_parameters = next((known.num_parameters for known in (self.mixture, self.modes) if known is not None), size)
+        self.num_parameters = self.num_frame_parameters + config.stop
+        self.lift = Lift(input_size, self.num_parameters, hidden_size=config.hidden_size)
 
     @property
     def probabilistic(self) -> bool:
-        """Whether frames have a density and samples; a regression has neither."""
+        """Whether frames have a density from which they can be drawn; a regression and modes have none."""
         return self.mixture is not None
+
+    @property
+    def num_guesses(self) -> int | None:
+        """Tracks that can be asked for beside the expected one; None = any number."""
+        return None if self.probabilistic else 0 if self.modes is None else self.modes.modes
 
     @property
     def num_uniform(self) -> int:
@@ -147,6 +158,8 @@ class StepsHead(nn.Module):
     def mean(self, parameters: Tensor) -> Tensor:
         """(..., P) -> (..., C): the value, or the expectation of the mixture."""
         frame = parameters[..., : self.num_frame_parameters]
+        if self.modes is not None:
+            return self.modes.expected(frame)
         return frame if self.mixture is None else self.mixture.read(frame).mean()
 
     def log_probability(self, parameters: Tensor, values: Tensor) -> Tensor:
@@ -163,7 +176,7 @@ class StepsHead(nn.Module):
 
     def _layout(self) -> MixtureLayout:
         if self.mixture is None:
-            raise ConfigError("a regression predicts one value: densities and samples need model.head.kind = mixture")
+            raise ConfigError("densities and draws need model.head.kind = mixture")
         return self.mixture
 
 

@@ -67,8 +67,8 @@ def build_report(evaluation: Evaluation, predictor: Predictor, *, paths: Sequenc
         by_length=_by_length(evaluation),
         maps=maps,
         maps_missing=missing,
-        curves=_curves(paths),
-        settings=_settings(paths),
+        curves=curves_of(paths),
+        settings=settings_of(paths),
     )
 
 
@@ -129,12 +129,13 @@ def _labels(pieces: Sequence[str], count: int) -> list[str]:
     return [*pieces, *[END_MARK] * (count - len(pieces))][:count]
 
 
-def _curves(paths: Sequence[Path]) -> Curves:
+def curves_of(paths: Sequence[Path]) -> Curves:
+    """What was recorded of the run that a model lies in; nothing of several models."""
     run = find_run_folder(paths[0]) if len(paths) == 1 else None
     return Curves([], []) if run is None else read_curves(run)
 
 
-def _settings(paths: Sequence[Path]) -> str:
+def settings_of(paths: Sequence[Path]) -> str:
     """The configuration files of the models, as they are stored."""
     from transduce.train.checkpoint import resolve_model
 

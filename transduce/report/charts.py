@@ -34,6 +34,16 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class FanChart:
+    """A track from above as (x, y): observed, what came, what was expected, and other guesses."""
+
+    past: Sequence[tuple[float, float]]
+    truth: Sequence[tuple[float, float]]
+    expected: Sequence[tuple[float, float]]
+    guesses: Sequence[Sequence[tuple[float, float]]] = ()
+
+
+@dataclass(frozen=True)
 class Frame:
     """The axes of a chart: where numbers lie on the paper."""
 
@@ -78,6 +88,24 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], *, x_title: 
         parts.append(_polyline([(frame.x(x), frame.y(y)) for x, y in row], f"line s{number}"))
         if len(row) <= 40:
             parts += [_dot(frame.x(x), frame.y(y), style=f"s{number}", title=f"{name}: {y:.4g} at {x:,.0f}") for x, y in row]
+    return _svg("".join(parts), description)
+
+
+def fan_chart(fan: FanChart, *, description: str) -> str:
+    """One length on the paper for both axes, x to the right and y upwards; the first colour is what was, the second what was guessed."""
+    points = [point for line in (fan.past, fan.truth, fan.expected, *fan.guesses) for point in line]
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    scale = max((max(xs) - min(xs)) / (WIDTH - 2 * LEFT), (max(ys) - min(ys)) / (HEIGHT - 2 * TOP)) or 1.0
+    middle_x, middle_y = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
+
+    def placed(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(WIDTH / 2 + (x - middle_x) / scale, HEIGHT / 2 - (y - middle_y) / scale) for x, y in line]
+
+    last = list(fan.past[-1:])
+    parts = [_polyline(placed([*last, *guess]), "line faint s2") for guess in fan.guesses]
+    parts += [_polyline(placed([*last, *fan.expected]), "line s2"), _polyline(placed(fan.past), "line s1")]
+    parts.append(_polyline(placed([*last, *fan.truth]), "line dotted s1"))
+    parts += [_dot(x, y, style="s1", title="last observed step") for x, y in placed(last)]
     return _svg("".join(parts), description)
 
 

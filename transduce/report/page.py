@@ -14,6 +14,7 @@ from transduce.metrics.by_length import LengthScore
 from transduce.metrics.score import Score
 from transduce.report.build import Example, Report
 from transduce.report.charts import Point, heat_map, line_chart, point_chart
+from transduce.train.journal import Curves
 
 STYLE = Path(__file__).with_name("page.css")
 LABELS = {
@@ -32,6 +33,13 @@ LABELS = {
     "cider": "CIDEr-D",
     "accuracy": "Token accuracy",
     "source_gain": "Loss rise with wrong sources",
+    "ade": "ADE",
+    "fde": "FDE",
+    "min_ade": "ADE, best of several",
+    "min_fde": "FDE, best of several",
+    "miss_rate": "Miss rate",
+    "iou": "Mean IoU",
+    "final_iou": "Final IoU",
 }
 # Columns of a run without a chart of their own: the loss stands beside the training loss, perplexity is its exponential.
 HIDDEN = frozenset({"loss", "perplexity"})
@@ -49,14 +57,25 @@ def render(report: Report) -> str:
         _attention(report),
         _examples("worst", report.worst, report.ranked_by),
         _examples("best", report.best, report.ranked_by),
-        _curves(report),
+        learning_curves(report.curves),
         _settings(report),
     ]
+    return document(report.evaluation.model, sections)
+
+
+def document(model: str, sections: Sequence[str]) -> str:
+    """A whole page about one model. sections: HTML."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation of {escape(report.evaluation.model)}</title><style>{STYLE.read_text(encoding='utf-8')}</style>"
+        f"<title>Evaluation of {escape(model)}</title><style>{STYLE.read_text(encoding='utf-8')}</style>"
     )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(sections)}</main></body></html>\n'
+
+
+def header(model: str, facts: Sequence[str]) -> str:
+    """The name of the model and what is to be known first."""
+    spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+    return f'<header><p class="kind">Evaluation</p><h1>{escape(model)}</h1><p class="facts">{spans}</p></header>'
 
 
 def marked(prediction: str, reference: str) -> str:
@@ -70,7 +89,8 @@ def marked(prediction: str, reference: str) -> str:
     return "".join(parts)
 
 
-def _section(name: str, title: str, content: str, *, note: str = "") -> str:
+def section(name: str, title: str, content: str, *, note: str = "") -> str:
+    """A part of the page with a heading. content: HTML; note: text."""
     text = f'<p class="note">{escape(note)}</p>' if note else ""
     return f'<section id="{name}"><h2>{escape(title)}</h2>{text}{content}</section>'
 
@@ -83,8 +103,7 @@ def _header(report: Report) -> str:
         f"{evaluation.seconds:,.1f} s",
         f"beam {evaluation.search.beam_size}" if evaluation.search.sampling is None else "sampling",
     ]
-    spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
-    return f'<header><p class="kind">Evaluation</p><h1>{escape(evaluation.model)}</h1><p class="facts">{spans}</p></header>'
+    return header(evaluation.model, facts)
 
 
 def _scores(report: Report) -> str:
@@ -146,7 +165,7 @@ def _tests(name: str, title: str, baseline: Baseline, *, column: str) -> str:
     )
     head = f"<tr><th>Metric</th><th>This model</th><th>{column}</th><th>Difference</th><th>p</th><th>Verdict at 5 %</th></tr>"
     note = f"{column}: {baseline.name}. Paired bootstrap on the same sentences."
-    return _section(name, title, f'<div class="scroll"><table class="numbers">{head}{rows}</table></div>', note=note)
+    return section(name, title, f'<div class="scroll"><table class="numbers">{head}{rows}</table></div>', note=note)
 
 
 def _by_length(report: Report) -> str:
@@ -158,7 +177,7 @@ def _by_length(report: Report) -> str:
     title = f"source length in {groups[0].unit}"
     chart = point_chart(series, [group.label for group in groups], x_title=title, description=f"{metric} by {title}")
     note = f"{metric} of groups of about equal size, with 95 % intervals."
-    return _section("length", f"{metric} by source length", f"<figure>{chart}{_legend(list(series))}</figure>", note=note)
+    return section("length", f"{metric} by source length", f"<figure>{chart}{legend(list(series))}</figure>", note=note)
 
 
 def _length_point(name: str, group: LengthScore) -> Point:
@@ -167,7 +186,8 @@ def _length_point(name: str, group: LengthScore) -> Point:
     return Point(group.score.value, low, high, title)
 
 
-def _legend(names: Sequence[str]) -> str:
+def legend(names: Sequence[str]) -> str:
+    """The colours of the lines of a chart; nothing where there is one line."""
     if len(names) < 2:
         return ""
     items = "".join(f'<span><i class="s{number}"></i>{escape(name)}</span>' for number, name in enumerate(names, start=1))
@@ -176,11 +196,11 @@ def _legend(names: Sequence[str]) -> str:
 
 def _attention(report: Report) -> str:
     if not report.maps:
-        return _section("attention", "Attention", f'<p class="quiet">{escape(report.maps_missing)}</p>')
+        return section("attention", "Attention", f'<p class="quiet">{escape(report.maps_missing)}</p>')
     maps = [(f"Line {number}", heat_map(table, description=f"Attention of line {number}")) for number, table in report.maps]
     figures = "".join(f'<figure><figcaption>{title}</figcaption><div class="scroll">{drawn}</div></figure>' for title, drawn in maps)
     note = "Rows are the output from top to bottom, columns the source; the stronger the colour, the more the model looked there."
-    return _section("attention", "Attention", f'<div class="maps">{figures}</div>', note=note)
+    return section("attention", "Attention", f'<div class="maps">{figures}</div>', note=note)
 
 
 def _examples(name: str, examples: Sequence[Example], ranked_by: str) -> str:
@@ -188,7 +208,7 @@ def _examples(name: str, examples: Sequence[Example], ranked_by: str) -> str:
         return ""
     items = "".join(_example(example) for example in examples)
     note = f"Ranked by {ranked_by}. Marked: what the reference does not have."
-    return _section(name, f"{name.capitalize()} examples", f'<ol class="examples">{items}</ol>', note=note)
+    return section(name, f"{name.capitalize()} examples", f'<ol class="examples">{items}</ol>', note=note)
 
 
 def _example(example: Example) -> str:
@@ -202,19 +222,19 @@ def _example(example: Example) -> str:
     )
 
 
-def _curves(report: Report) -> str:
-    curves = report.curves
+def learning_curves(curves: Curves, *, unit: str = "token") -> str:
+    """The loss and each metric over the steps of training; nothing where nothing was recorded. unit: what the loss is counted by."""
     losses: dict[str, Sequence[tuple[float, float]]] = {"training": curves.training, "validation": curves.series("loss")}
-    charts = {"Loss per token": {name: row for name, row in losses.items() if row}}
+    charts = {f"Loss per {unit}": {name: row for name, row in losses.items() if row}}
     charts.update({LABELS.get(name, name): {name: curves.series(name)} for name in curves.metrics if name not in HIDDEN})
     figures = []
     for title, series in charts.items():
         drawn = line_chart(series, x_title="step", description=f"{title} over training steps")
         if drawn:
-            figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{drawn}{_legend(list(series))}</figure>")
+            figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{drawn}{legend(list(series))}</figure>")
     if not figures:
         return ""
-    return _section("curves", "Learning curves", f'<div class="grid2">{"".join(figures)}</div>')
+    return section("curves", "Learning curves", f'<div class="grid2">{"".join(figures)}</div>')
 
 
 def _settings(report: Report) -> str:
@@ -222,4 +242,4 @@ def _settings(report: Report) -> str:
     content = f"<details><summary>Search</summary><pre>{escape(search)}</pre></details>"
     if report.settings:
         content += f"<details><summary>Model and training (config.yaml)</summary><pre>{escape(report.settings)}</pre></details>"
-    return _section("settings", "Settings", content)
+    return section("settings", "Settings", content)

@@ -38,7 +38,7 @@ class ProgressSink(Protocol):
         ...
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """After each validation: `loss`, `perplexity`, `accuracy` and the chosen metrics by name."""
+        """After each validation: `loss`, `accuracy`, of text `perplexity`, and the chosen metrics by name."""
         ...
 
     def message(self, text: str) -> None:

@@ -74,7 +74,7 @@ class TrackJudge:
         self.names = list(names)
         self.data = data
         self.ceilings = LengthCeilings(config.model.max_source_length, config.model.max_target_length)
-        samples = max(config.rollout.num_samples, SAMPLES) if set(SAMPLED) & set(names) and config.model.head.kind == "mixture" else 0
+        samples = _num_samples(config) if set(SAMPLED) & set(names) else 0
         self.settings = config.rollout.model_copy(update={"num_samples": samples})
         self.config = config.data
 
@@ -96,6 +96,18 @@ def forecast_scores(names: Sequence[str], forecasts: Sequence[Forecast], records
     truths = [cast(Track, record.targets[0]).values for record in records]
     samples = None if any(not forecast.samples for forecast in forecasts) else [padded_samples(forecast.samples) for forecast in forecasts]
     return track_scores(names, [forecast.values for forecast in forecasts], truths, samples=samples)
+
+
+def _num_samples(config: RunConfig) -> int:
+    """Guesses of each track; of modes no more than there are."""
+    wanted = max(config.rollout.num_samples, SAMPLES)
+    match config.model.head.kind:
+        case "regression":
+            return 0
+        case "mixture":
+            return wanted
+        case "modes":
+            return min(wanted, config.model.head.modes)
 
 
 def _validation_search(search: SearchConfig, beam: int) -> SearchConfig:

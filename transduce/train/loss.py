@@ -23,10 +23,13 @@ CHUNK_ELEMENTS = 1 << 23  # logits held at once; 1,024 rows of 8,000 words measu
 class StepsLossConfig(Settings):
     """What is minimised where the target is numbers. A mixture is always trained by its likelihood."""
 
-    distance: Literal["smooth_l1", "mse", "l1"] = "smooth_l1"
-    """Of a regression, mean over the numbers of a frame: smooth_l1 (Girshick 2015), mse (squared) or l1 (absolute error)."""
+    distance: Literal["smooth_l1", "mse", "l1", "euclidean"] = "smooth_l1"
+    """Of a regression and of modes. Mean over the numbers of a frame: smooth_l1 (Girshick 2015), mse (squared) or l1 (absolute error);
+    euclidean: how far the frame is off, which is what average displacement measures."""
     beta: float = Field(default=1.0, gt=0)
     """Error at which smooth_l1 turns from squared to absolute, in the units of the normalised frames."""
+    choice_weight: float = Field(default=0.05, ge=0)
+    """Weight of the cross-entropy that tells modes which of them came nearest; only with model.head.kind = modes."""
     stop_weight: float = Field(default=1.0, ge=0)
     """Weight of the stop prediction's cross-entropy; only with model.head.stop."""
     feedback: Literal["mean", "sample"] = "mean"

@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from transduce.data.batch import Batch, Padded
+from transduce.model.modes import Modes
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.steps import StepsHead, steps_embedding, steps_head
 from transduce.train.loss import LossSums, StepsLossConfig
+
+SMALLEST_SQUARE = 1e-6  # under the root of a distance, whose slope would be infinite at zero
 
 
 def steps_training_loss(model: Seq2Seq, batch: Batch, *, config: StepsLossConfig, forced: float) -> LossSums:
@@ -47,20 +50,38 @@ def fed_back(model: Seq2Seq, batch: Batch, *, config: StepsLossConfig, forced: f
 def steps_loss(head: StepsHead, hidden: Tensor, target: Padded, *, config: StepsLossConfig) -> LossSums:
     """hidden: (B, T, D), target: (B, T, C) -> sums over the real frames.
 
-    loss: nats of a mixture, or the distance of a regression, plus the weighted stop term. nll: the same without the weight; what
-    is not a likelihood is no negative log-likelihood, but a regression has nothing better to report. correct: frames within the
+    loss: nats of a mixture, or the distance of a regression, plus the weighted stop term; modes add the distance of the nearest one and
+    the weighted choice. nll: the same without weights (and choice); what is not a likelihood is no negative log-likelihood, but a
+    regression has nothing better to report. correct: frames within the
     tolerance. All in fp32, as the head is.
     """
     mask = target.mask  # (B, T)
-    parameters, frames = head(hidden[mask]), target.data[mask].float()  # (M, P), (M, C)
+    whole = head(hidden)  # (B, T, P)
+    parameters, frames = whole[mask], target.data[mask].float()  # (M, P), (M, C)
     terms = -head.log_probability(parameters, frames) if head.probabilistic else distances(head.mean(parameters), frames, config)
     loss, stop = terms.sum(), stop_loss(head.stop_logits(parameters), target)
     near = (head.mean(parameters.detach()) - frames).abs().amax(-1) <= config.tolerance
-    return LossSums(loss + config.stop_weight * stop, (loss + stop).detach(), len(frames), near.sum())
+    extra = config.stop_weight * stop
+    if head.modes is not None:
+        best, choice = modes_loss(head.modes.read(whole), target, config=config)
+        loss, extra = loss + best, extra + config.choice_weight * choice
+    return LossSums(loss + extra, (loss + stop).detach(), len(frames), near.sum())
+
+
+def modes_loss(modes: Modes, target: Padded, *, config: StepsLossConfig) -> tuple[Tensor, Tensor]:
+    """Summed distance of the nearest mode of each track, so that only this one learns from it (Gupta 2018, 3.3: variety loss), and the
+    cross-entropy of having chosen it, once for each frame of the track."""
+    mask = target.mask  # (B, T)
+    truth = target.data.masked_fill(~mask[..., None], 0.0).float()
+    errors = distances(modes.tracks, truth[:, None].expand_as(modes.tracks), config)  # (B, M, T)
+    totals = errors.masked_fill(~mask[:, None], 0.0).sum(-1)  # (B, M)
+    best, places = totals.min(-1)
+    choice = functional.cross_entropy(modes.log_weights, places, reduction="none")  # (B,)
+    return best.sum(), (choice * target.lengths).sum()
 
 
 def distances(values: Tensor, frames: Tensor, config: StepsLossConfig) -> Tensor:
-    """(M, C) each -> (M,): the distance of each frame, mean over its numbers."""
+    """(..., C) each -> (...): the distance of each frame."""
     match config.distance:
         case "smooth_l1":
             errors = functional.smooth_l1_loss(values, frames, beta=config.beta, reduction="none")
@@ -68,6 +89,8 @@ def distances(values: Tensor, frames: Tensor, config: StepsLossConfig) -> Tensor
             errors = functional.mse_loss(values, frames, reduction="none")
         case "l1":
             errors = functional.l1_loss(values, frames, reduction="none")
+        case "euclidean":
+            return ((values - frames).square().sum(-1) + SMALLEST_SQUARE).sqrt()
     return errors.mean(-1)
 
 

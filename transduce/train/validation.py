@@ -14,6 +14,7 @@ import torch
 
 from transduce.config import RunConfig
 from transduce.data.batch import Batch, Padded
+from transduce.data.codec import TEXT_KINDS
 from transduce.data.examples import Record
 from transduce.data.loader import PreparedData
 from transduce.data.values import shown
@@ -42,6 +43,7 @@ class Validator:
         self.loss = config.train.loss
         self.precision = precision
         self.data = data
+        self.is_text = data.target_codec.kind in TEXT_KINDS
         wanted = [*self.config.metrics, config.train.metric]
         self.names = [name for name in dict.fromkeys(wanted) if name != "loss"]
         self.judge = make_judge(config, data, self.names)
@@ -64,9 +66,10 @@ class Validator:
 
     @torch.no_grad()
     def losses(self, model: Seq2Seq) -> dict[str, float]:
-        """loss (nats a token, no smoothing), perplexity, accuracy (share of tokens), source_gain: by how much of itself the
-        loss rises when the sources of a batch are exchanged. With CTC also ctc_loss (nats a token), its part of the loss, and
-        ctc_unaligned, the pairs that are too short for it; the other figures are the decoder's."""
+        """loss (nats a token, no smoothing; of numbers per frame), accuracy (share of tokens, or of frames within the tolerance), of
+        text perplexity, source_gain: by how much of itself the error rises when the sources of a batch are exchanged. With CTC also
+        ctc_loss (nats a token), its part of the loss, and ctc_unaligned, the pairs that are too short for it; the other figures are
+        the decoder's."""
         total = correct = count = ctc = unaligned = 0.0
         true_loss = wrong_loss = 0.0
         checked = _even(self.data.valid.num_batches(0), CHECKED_BATCHES)
@@ -81,7 +84,8 @@ class Validator:
                     true_loss += source_error(model, batch)
                     wrong_loss += source_error(model, with_wrong_sources(batch))
         loss = total / count
-        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": correct / count}
+        perplexity = {"perplexity": math.exp(min(loss, 700.0))} if self.is_text else {}
+        metrics = {"loss": loss, **perplexity, "accuracy": correct / count}
         if self.loss.ctc_weight:
             joint = (1 - self.loss.ctc_weight) * loss + self.loss.ctc_weight * ctc / count
             metrics |= {"loss": joint, "ctc_loss": ctc / count, "ctc_unaligned": unaligned}
