@@ -50,8 +50,6 @@ def _ends(config: "RunConfig") -> Iterator[str]:
         yield f"model.reverse_source is for sources of text; this one is {kind}"
     if any(corpus.resolved_format == "tracks" for corpus in (*data.train, data.valid)) and data.windows is None:
         yield "a corpus is a table of tracks: data.windows must tell its columns and how it is cut"
-    if data.valid.noise:
-        yield f"data.valid.noise = {data.valid.noise:g}: noise is for training; a model is judged by what was measured"
     if source != "frames" and data.target_codec.kind == "frames" and data.target_codec.relative != "absolute":
         yield "data.target_codec.relative must be absolute: only a source of numbers has steps to continue"
     wanted = [name for name in (*config.train.validation.metrics, config.train.metric) if name != "loss"]
@@ -71,6 +69,8 @@ def _numbers(config: "RunConfig") -> Iterator[str]:
             yield f"train.loss.{name} needs a target of text"
     if rollout.num_samples and model.head.kind == "regression":
         yield f"rollout.num_samples = {rollout.num_samples} needs model.head.kind = mixture or modes: a regression has no samples"
+    if config.data.valid.noise:
+        yield f"data.valid.noise = {config.data.valid.noise:g}: noise is for training; a model is judged by what was measured"
     if model.head.kind == "modes":
         yield from _modes(config)
     if rollout.steps is None and not model.head.stop and config.data.windows is None:
