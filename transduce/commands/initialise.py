@@ -1,14 +1,16 @@
 """`transduce init`: looks at the user's files and writes a configuration for them, with the reasons beside the choices.
 
-In: aligned text files, TSV/JSONL files or tables of tracks, for training and (on request) validation. Out: a commented YAML file of
-at most 30 lines and a summary. The decision to question: without validation files it writes a split of its own to new
-files, chosen by a hash of the source, so that the same data always gives the same split and equal sources stay together.
+In: aligned text files, TSV/JSONL files, manifests of recordings or pictures, or tables of tracks, for training and (on request)
+validation. Out: a commented YAML file of at most 30 lines and a summary. The decision to question: without validation files it writes
+a split of its own to new files, chosen by a hash of the source, so that the same data always gives the same split and equal sources
+stay together.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transduce.commands.initialise_media import Manifest, advise_media, media_yaml, read_manifest
 from transduce.commands.initialise_tracks import advise_tracks, is_table, split_tracks, tracks_yaml
 from transduce.commands.split import split_corpus
 from transduce.commands.survey import Survey, survey_corpus
@@ -50,6 +52,10 @@ def initialise(files: Sequence[Path], *, output: Path, run_dir: Path, force: boo
     if parts.train.resolved_format == "tracks":
         _initialise_tracks(parts, output=output, run_dir=run_dir)
         return
+    manifest = None if parts.train.path is None else read_manifest(parts.train.path)
+    if manifest is not None:
+        _initialise_media(manifest, parts, output=output, run_dir=run_dir)
+        return
     survey = survey_corpus(parts.train)
     train, valid = parts.train, parts.valid
     if valid is None:
@@ -65,6 +71,19 @@ def initialise(files: Sequence[Path], *, output: Path, run_dir: Path, force: boo
     if parts.test is not None and parts.test.path is None:
         source, target = parts.test.files
         print(f"  transduce evaluate {run_dir} --source {source} --target {target}")
+
+
+def _initialise_media(train: Manifest, parts: _Files, *, output: Path, run_dir: Path) -> None:
+    """The same for manifests of recordings or pictures."""
+    valid = None if parts.valid is None or parts.valid.path is None else read_manifest(parts.valid.path)
+    if valid is None:
+        raise ConfigError(f"{train.path} names recordings or pictures: name a second manifest, for validation (val.jsonl)")
+    advice = advise_media(train)
+    print(advice.line())
+    _write(output, media_yaml(train, valid, advice=advice, run_dir=run_dir))
+    print(f"Wrote {output}. Next:\n  transduce train {output}\n  transduce predict {run_dir} --input FILE")
+    if parts.test is not None:
+        print(f"  transduce evaluate {run_dir} --data {parts.test.files[0]} --report {run_dir}/report")
 
 
 def _initialise_tracks(parts: _Files, *, output: Path, run_dir: Path) -> None:
