@@ -19,20 +19,21 @@ START, END = "<!-- tree: written by scripts/readme_tree.py -->", "<!-- end of tr
 WIDTH = 132
 # Folders in reading order, and what is read first inside them; the other files of a folder follow by name (in README.md on one line).
 ORDER: dict[str, tuple[str, ...]] = {
-    "": ("errors", "settings", "config", "contradictions", "cli", "predict", "evaluate", "forecast"),
+    "": ("errors", "settings", "config", "contradictions", "cli", "predict", "evaluate", "forecast", "transcribe", "subtitles", "pictures"),
     "data": (
         *("examples", "values", "report", "codec", "text", "symbols", "subwords", "media", "audio", "image", "frames"),
+        *("tables", "windows"),
         *("store", "cache", "plan", "loader", "batch"),
     ),
     "model": (
         *("interface", "seq2seq", "layers", "frontends", "features", "sound", "cnn", "steps", "recurrent", "recurrent_decoder"),
-        *("attention", "stack", "transformer", "conformer", "ssru", "heads"),
+        *("recurrent_attention", "attention", "positions", "stack", "transformer", "conformer", "ssru", "vit", "heads", "modes"),
     ),
     "train": (
         *("settings", "loop", "setup", "trainer", "loss", "objective", "optim", "schedule", "validation", "checkpoint", "storage"),
-        *("signals", "progress", "finish"),
+        *("signals", "progress", "judges", "preflight", "precision", "finish"),
     ),
-    "decode": ("search", "options", "scorers", "ctc", "constraints", "beam", "paths", "rollout"),
+    "decode": ("search", "options", "scorers", "ctc", "constraints", "beam", "paths", "rollout", "alignment", "forced"),
     "metrics": ("score", "overlap", "edits", "captions", "tracks"),
     "commands": (),
     "report": (),
