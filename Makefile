@@ -11,7 +11,7 @@ PYTEST_JOBS ?= 2
 help:
 	@echo "make demo          set up, train a small model on dates (minutes), show what it learned"
 	@echo "make demo-tracks   set up, train a model of vehicles at a roundabout (minutes), show where it expects them"
-	@echo "make demo-speech   set up, train a model that reads Morse code by ear (minutes), show where it listened"
+	@echo "make demo-speech   set up, train a model that reads Morse code by ear (minutes), show when each letter was sent"
 	@echo "make demo-caption  set up, train a model that says what is drawn (minutes), show where it looks"
 	@echo "make test          set up and run the whole test suite"
 	@echo "make check         ruff, mypy --strict, policy test"

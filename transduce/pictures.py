@@ -106,32 +106,32 @@ def fan_png(path: Path, fans: Sequence[Fan]) -> None:
 
 @dataclass(frozen=True)
 class Heard:
-    """One recording: samples (N,), features (F, C), and where the decoder listened (T, S) for each target piece. seconds: its length."""
+    """One recording: samples (N,), features (F, C), and where each target piece lies (T, S), by CTC or attention. seconds: its length."""
 
     samples: NDArray[np.float32]
     features: NDArray[np.float32]
-    attention: NDArray[np.floating[Any]]
+    alignment: NDArray[np.floating[Any]]
     target: Sequence[str]
     seconds: float
 
 
 def sound_png(path: Path, heard: Heard, *, title: str = "") -> None:
-    """Waveform, features and attention one above the other, over the same time."""
+    """Waveform, features and alignment one above the other, over the same time."""
     extent = (0.0, heard.seconds)
     with _canvas(path, min(4 + 1.6 * heard.seconds, 24), 5.2) as figure:
         known = _known_marks()
-        wave, features, attention = figure.subplots(3, 1, sharex=True, height_ratios=(1, 1.3, 1.6))
+        wave, features, pieces = figure.subplots(3, 1, sharex=True, height_ratios=(1, 1.3, 1.6))
         wave.plot(np.linspace(*extent, len(heard.samples)), heard.samples, color=COLORS[0], linewidth=0.5)
         wave.set_ylabel("samples")
         features.imshow(heard.features.T, origin="lower", aspect="auto", extent=(*extent, 0, heard.features.shape[1]), cmap="magma")
         features.set_ylabel("features")
-        weights = np.asarray(heard.attention, dtype=np.float64)
+        weights = np.asarray(heard.alignment, dtype=np.float64)
         rows = len(weights)
-        attention.imshow(weights, cmap="Blues", vmin=0, aspect="auto", extent=(*extent, rows - 0.5, -0.5), interpolation="nearest")
-        attention.set_yticks(range(rows), [_drawable(piece, known) for piece in heard.target])
-        attention.set_ylabel("attention")
-        attention.set_xlabel("seconds")
-        for axes in (wave, features, attention):
+        pieces.imshow(weights, cmap="Blues", vmin=0, aspect="auto", extent=(*extent, rows - 0.5, -0.5), interpolation="nearest")
+        pieces.set_yticks(range(rows), [_drawable(piece, known) for piece in heard.target])
+        pieces.set_ylabel("alignment")
+        pieces.set_xlabel("seconds")
+        for axes in (wave, features, pieces):
             axes.spines[["top", "right"]].set_visible(False)
         if title:
             wave.set_title(_drawable(title, known), fontsize=10, loc="left")

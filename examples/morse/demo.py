@@ -3,7 +3,7 @@
     python examples/morse/demo.py
 
 In: nothing. Out: recordings in work/morse, the run in runs/morse, the error rate on texts that training never heard, some predictions,
-a picture of waveform, features and attention. Exit code 1 when more than a tenth of the letters are wrong.
+a picture of waveform, features and alignment. Exit code 1 when more than a tenth of the letters are wrong.
 
 Decision to question: training and scoring run as the commands that a reader would type; only the predictions that are shown use the
 Python API.
@@ -17,20 +17,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from generate import generate
 from rich.console import Console
 from rich.table import Table
 
-from transduce.data.audio import AudioCodec
 from transduce.data.values import Media
 from transduce.model.features import Features
 from transduce.pictures import Heard, sound_png
 from transduce.predict import Prediction, Predictor
+from transduce.timing import as_audio_codec, token_times
 
 CONFIG, RUN = Path("examples/morse/config.yaml"), Path("runs/morse")
 SCORES = Path("work/morse/scores.json")
-SHOWN = 8
+SHOWN, HOP_SECONDS = 8, 0.01
 
 
 def transduce(*words: str) -> None:
@@ -41,13 +42,16 @@ def transduce(*words: str) -> None:
         sys.exit(code)
 
 
-def draw(place: Path, codec: AudioCodec, media: Media, *, prediction: Prediction) -> None:
-    """One recording: how it sounds, what the model computes of it, where it listened for each letter."""
-    assert prediction.attention is not None
+def draw(place: Path, predictor: Predictor, media: Media, *, prediction: Prediction) -> None:
+    """One recording: how it sounds, what the model computes of it, and when each letter was sent (the best path of its CTC layer)."""
+    codec = as_audio_codec(predictor.source_codec)
     samples, rate = codec.samples(media), codec.config.sample_rate_hz
     features, _ = Features(codec.config.features, rate)(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
-    target = (*prediction.tokens, "end")
-    sound_png(place, Heard(samples, features[0].numpy(), prediction.attention, target, len(samples) / rate), title=prediction.text)
+    (times,) = token_times(predictor, [media], [prediction.text])
+    alignment = np.zeros((len(prediction.tokens), features.shape[1]))
+    for row, (start, end) in zip(alignment, times.spans if times else (), strict=False):
+        row[round(start / HOP_SECONDS) : round(end / HOP_SECONDS)] = 1
+    sound_png(place, Heard(samples, features[0].numpy(), alignment, prediction.tokens, len(samples) / rate), title=prediction.text)
 
 
 def show(path: Path, place: Path) -> None:
@@ -55,22 +59,20 @@ def show(path: Path, place: Path) -> None:
     predictor = Predictor.load(RUN)
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:SHOWN]]
     sources = [Media(path.with_suffix(".tar").absolute(), record["audio"]) for record in records]
-    predictions = predictor.predict(sources, with_attention=True)
+    predictions = predictor.predict(sources)
     table = Table("sent", "read", "words per minute", "SNR (dB)", title="Recordings that it never heard", title_justify="left")
     for record, found in zip(records, predictions, strict=True):
         table.add_row(record["text"], found.text, str(record["speed"]), str(record["snr_db"]))
     Console().print(table)
     longest = max(range(len(records)), key=lambda number: len(records[number]["text"]))
-    match predictor.source_codec:
-        case AudioCodec() as codec:
-            draw(place, codec, sources[longest], prediction=predictions[longest])
+    draw(place, predictor, sources[longest], prediction=predictions[longest])
 
 
 def main() -> None:
     """Generate, train, score, show."""
     parser = argparse.ArgumentParser(description="Train a model that reads Morse code by ear, and look at it.")
     parser.add_argument("settings", nargs="*", metavar="A.B=C", help="settings on top of examples/morse/config.yaml")
-    parser.add_argument("--recordings", type=int, default=4000, help="recordings to learn from")
+    parser.add_argument("--recordings", type=int, default=6000, help="recordings to learn from")
     parser.add_argument("--need", type=float, default=10.0, help="largest character error rate in percent")
     parser.add_argument("--picture", type=Path, default=RUN / "heard.png")
     words = parser.parse_args()
