@@ -86,8 +86,11 @@ def write_pairs(folder: Path, split: str, pairs: Iterable[tuple[str, str]]) -> N
 
 
 def link(origin: Path, place: Path) -> None:
-    """A symbolic link, or a copy where the file system has none."""
+    """A symbolic link, or a copy where the file system has none. Nothing is done where `place` lies in the folder of the data itself:
+    a work folder that somebody linked there must not lead to the data being replaced."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    if place.parent.resolve() == origin.parent.resolve():
+        return
     place.unlink(missing_ok=True)
     try:
         place.symlink_to(origin.resolve())

@@ -47,6 +47,17 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+def test_links_never_replace_the_data_itself(script: ModuleType, data: Path, tmp_path: Path) -> None:
+    origin = data / "multi30k" / "val.en"
+    before = origin.read_text()
+    (tmp_path / "work").symlink_to(data / "multi30k")
+    script.results_data.link(origin, tmp_path / "work" / "val.en")
+    assert origin.read_text() == before and not origin.is_symlink()
+    script.results_data.link(origin, tmp_path / "else" / "val.en")
+    script.results_data.link(origin, tmp_path / "else" / "val.en")
+    assert (tmp_path / "else" / "val.en").read_text() == before
+
+
 def test_preparation_groups_pronunciations_and_splits_scan(script: ModuleType, data: Path, tmp_path: Path) -> None:
     prepared = script.results_data
     prepared.prepare_cmudict(data, tmp_path)
