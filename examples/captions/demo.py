@@ -57,7 +57,7 @@ def main() -> None:
     """Draw, train, score, show."""
     parser = argparse.ArgumentParser(description="Train a model that says what is drawn, and look at it.")
     parser.add_argument("settings", nargs="*", metavar="A.B=C", help="settings on top of examples/captions/config.yaml")
-    parser.add_argument("--scenes", type=int, default=6000, help="scenes to learn from")
+    parser.add_argument("--scenes", type=int, default=12000, help="scenes to learn from")
     parser.add_argument("--need", type=float, default=95.0, help="exact match that is asked for, in %%")
     parser.add_argument("--picture", type=Path, default=RUN / "looks.png")
     words = parser.parse_args()
