@@ -3,7 +3,7 @@
     python examples/morse/demo.py
 
 In: nothing. Out: recordings in work/morse, the run in runs/morse, the error rate on texts that training never heard, some predictions,
-a picture of waveform, features and alignment. Exit code 1 when more than a fifth of the letters are wrong.
+a picture of waveform, features and alignment. Exit code 1 when more than a tenth of the letters are wrong.
 
 Decision to question: training and scoring run as the commands that a reader would type; only the predictions that are shown use the
 Python API.
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a model that reads Morse code by ear, and look at it.")
     parser.add_argument("settings", nargs="*", metavar="A.B=C", help="settings on top of examples/morse/config.yaml")
     parser.add_argument("--recordings", type=int, default=4000, help="recordings to learn from")
-    parser.add_argument("--need", type=float, default=20.0, help="largest character error rate in percent")
+    parser.add_argument("--need", type=float, default=10.0, help="largest character error rate in percent")
     parser.add_argument("--picture", type=Path, default=RUN / "heard.png")
     words = parser.parse_args()
 
