@@ -1,7 +1,8 @@
 """How much memory and time many pairs take: `python benchmarks/data_scale.py --pairs 10000000 --json scale.json`.
 
 In: a number of pairs. Out: a table and JSON: files in MB, first and second start in seconds, seconds to plan and to
-feed a whole epoch, peak resident memory of each process (its mapped file pages included).
+feed a whole epoch, and a training of some steps with a preset as `transduce train` does it; peak resident memory of each
+process (its mapped file pages included).
 Every start is a process of its own, so neither memory nor caches of the first help the second.
 """
 
@@ -14,8 +15,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from transduce import RunConfig
 
 NUM_WORDS = 50_000
 CHUNK = 50_000
@@ -53,19 +58,13 @@ def sentences(count: int, edges: np.ndarray, rng: np.random.Generator) -> Iterat
         place += length
 
 
-def start(folder: Path, whole_epoch: bool) -> dict[str, float]:
+def start(folder: Path, preset: str, *, whole_epoch: bool) -> dict[str, float]:
     """What one training process does with the data before and between its steps."""
     begin = time.perf_counter()
-    from transduce.data.loader import DataConfig, prepare
+    from transduce.data.loader import prepare
 
     imported = time.perf_counter()
-    config = DataConfig(
-        train={"source": str(folder / "train.src"), "target": str(folder / "train.tgt")},
-        valid={"source": str(folder / "valid.src"), "target": str(folder / "valid.tgt")},
-        joint_vocabulary=True,
-        cache_dir=folder / "cache",
-    )
-    data = prepare(config, seed=1)
+    data = prepare(configuration(folder, preset, steps=1).data, seed=1)
     next(data.train.batches(0))
     ready = time.perf_counter()
     figures = {"import_seconds": imported - begin, "start_seconds": ready - imported}
@@ -77,6 +76,25 @@ def start(folder: Path, whole_epoch: bool) -> dict[str, float]:
     return figures | {"pairs": len(data.train), "padding_share": data.train.padding_share(0), "peak_gib": peak_gib()}
 
 
+def train(folder: Path, preset: str, steps: int) -> dict[str, float]:
+    """A training on the stored pairs, as a user starts it: everything from the configuration to the finished model."""
+    from transduce import train_model
+
+    config = configuration(folder, preset, steps)
+    begin = time.perf_counter()
+    train_model(config)
+    return {"steps": steps, "seconds": time.perf_counter() - begin, "peak_gib": peak_gib()}
+
+
+def configuration(folder: Path, preset: str, steps: int) -> "RunConfig":
+    """The same for every process, so that they share the cache."""
+    from transduce.config import parse_config
+
+    pairs = {split: {"source": str(folder / f"{split}.src"), "target": str(folder / f"{split}.tgt")} for split in ("train", "valid")}
+    tree = {"preset": preset, "run_dir": str(folder / "run"), "data": {**pairs, "cache_dir": str(folder / "cache")}}
+    return parse_config(tree | {"train": {"max_steps": steps, "validation": {"sentences": 100}}})
+
+
 def peak_gib() -> float:
     """The most memory this process has had resident."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -84,23 +102,26 @@ def peak_gib() -> float:
 
 
 def in_process(folder: Path, *words: str) -> dict[str, float]:
-    """`start` in a fresh process."""
+    """`start` or `train` in a fresh process. What they print before their last line is for people."""
     command = [sys.executable, __file__, "--worker", str(folder), *words]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     return result
 
 
-def measure(pairs: int, folder: Path) -> dict[str, object]:
+def measure(pairs: int, folder: Path, *, preset: str, steps: int) -> dict[str, object]:
     """Everything, in `folder`."""
     begin = time.perf_counter()
     write_pairs(folder, "train", pairs, seed=1)
     write_pairs(folder, "valid", 1000, seed=2)
     made = time.perf_counter() - begin
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    first, second = in_process(folder), in_process(folder, "--whole-epoch")
+    same = ("--preset", preset)
+    first, second = in_process(folder, *same, "--steps", "0"), in_process(folder, *same, "--steps", "0", "--whole-epoch")
+    trained = in_process(folder, *same, "--steps", str(steps))
     cache = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file()) / 1e6
-    return {"text_mb": megabytes, "cache_mb": cache, "generate_seconds": made, "first": first, "second": second, "cpus": os.cpu_count()}
+    starts = {"first": first, "second": second, "train": trained}
+    return {"text_mb": megabytes, "cache_mb": cache, "generate_seconds": made, **starts, "preset": preset, "cpus": os.cpu_count()}
 
 
 def main() -> int:
@@ -109,20 +130,26 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, help="where the temporary files go (about 2.5 GB for 10 million pairs)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--preset", default="transformer-small", help="what the training uses")
+    parser.add_argument("--steps", type=int, default=100, help="of the training")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--whole-epoch", action="store_true", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.worker:
-        print(json.dumps(start(words.worker, words.whole_epoch)))
+        folder, preset = words.worker, words.preset
+        print(json.dumps(train(folder, preset, words.steps) if words.steps else start(folder, preset, whole_epoch=words.whole_epoch)))
         return 0
     with tempfile.TemporaryDirectory(dir=words.folder) as folder:
-        figures = measure(words.pairs, Path(folder))
+        figures = measure(words.pairs, Path(folder), preset=words.preset, steps=words.steps)
     if words.json:
         words.json.write_text(json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():
+        if isinstance(value, str):
+            print(f"{name:<18}{value}")
+            continue
         for key, figure in value.items() if isinstance(value, dict) else [("", value)]:
             print(f"{name:<18}{key:<22}{figure:>14,.3f}")
-    return int(max(figures[turn]["peak_gib"] for turn in ("first", "second")) > LIMIT_GIB)
+    return int(max(figures[turn]["peak_gib"] for turn in ("first", "second", "train")) > LIMIT_GIB)
 
 
 if __name__ == "__main__":
