@@ -1,4 +1,4 @@
-"""The file tree: of README.md what one reads first, of docs/code.md every module, one line each in reading order.
+"""The file tree in reading order: in docs/code.md every module on a line, in README.md the later ones some to a line.
 
     python scripts/readme_tree.py            # write both
     python scripts/readme_tree.py --check    # exit 1 if one is out of date
@@ -17,11 +17,11 @@ from textwrap import wrap
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- tree: written by scripts/readme_tree.py -->", "<!-- end of tree -->"
 WIDTH = 132
-# Folders in reading order, and what is read first inside them; the other files of a folder follow by name (in README.md on one line).
+# Folders in reading order, and what is read first inside them; the other files of a folder follow by name (in README.md some to a line).
 ORDER: dict[str, tuple[str, ...]] = {
-    "": ("errors", "settings", "config", "contradictions", "cli", "predict", "evaluate", "forecast", "transcribe", "subtitles", "pictures"),
+    "": ("errors", "settings", "config", "cli", "predict", "evaluate", "forecast", "transcribe", "subtitles", "pictures"),
     "data": (
-        *("examples", "values", "report", "codec", "text", "symbols", "subwords", "media", "audio", "image", "frames"),
+        *("examples", "values", "report", "codec", "text", "subwords", "media", "audio", "image", "frames"),
         *("tables", "windows"),
         *("store", "cache", "plan", "loader", "batch"),
     ),
@@ -31,7 +31,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "train": (
         *("settings", "loop", "setup", "trainer", "loss", "objective", "optim", "schedule", "validation", "checkpoint", "storage"),
-        *("signals", "progress", "judges", "preflight", "precision", "finish"),
+        *("signals", "progress", "preflight", "precision", "finish"),
     ),
     "decode": ("search", "options", "scorers", "ctc", "constraints", "beam", "paths", "rollout", "alignment", "forced"),
     "metrics": ("score", "overlap", "edits", "captions", "tracks"),
@@ -66,14 +66,24 @@ def modules_of(folder: Path, first: tuple[str, ...]) -> list[Path]:
 
 
 def lines_of(name: str, *, whole: bool) -> list[str]:
-    """One folder: a line for each module, or (not whole) for those that are read first, and the names of the others."""
+    """One folder: a line for each module, or (not whole) for those that are read first, and a few words for each of the others."""
     folder, first = ROOT / "transduce" / name, ORDER.get(name, ())
     modules = modules_of(folder, first)
     shown = [path for path in modules if whole or path.stem in first]
     lines = [f"transduce/{name}/" if name else "transduce/"]
     lines += [f"  {path.name:<24} {first_sentence(path)}" for path in shown]
-    others = ", ".join(path.stem for path in modules if path not in shown)
-    return lines + wrap(others, WIDTH, initial_indent="  and " if shown else "  ", subsequent_indent="      ")
+    others = "; ".join(few_words(path) for path in modules if path not in shown)
+    return lines + wrap(others, WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def few_words(path: Path) -> str:
+    """A module's name and the first clause of its first sentence; of a command its name alone, which says it."""
+    clause = re.split(r"[:;,(]", first_sentence(path).removesuffix(" ..."), maxsplit=1)[0].strip()
+    first = clause.split()[0]
+    if first == "`transduce":
+        return path.stem
+    words = clause if first[1:] != first[1:].lower() or first.startswith("`") else first.lower() + clause[len(first) :]
+    return f"{path.stem}: {words}"
 
 
 def tree(*, whole: bool) -> str:
