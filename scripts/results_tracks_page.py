@@ -26,7 +26,8 @@ Written by `python scripts/results_tracks.py table` from docs/results/tracks-*.j
 scene that is left out; the checkpoint is chosen on the `_val` parts of the other scenes; all folds have the same settings. The model
 sees one pedestrian at a time. ADE is the mean distance over the 12 points, FDE the distance at the last one; best of 20: the least of 20
 tracks, for ADE and FDE each. One thing leaked: how much noise the second copy of the training table gets (0.1 m) was chosen on the `_val`
-parts of eth and hotel among others, which belong to the tests of these two folds.
+parts of eth and hotel among others, which belong to the tests of these two folds. A first training of half the tokens (2,500 steps of
+2,048) had a mean of 0.501/1.061 on test; with the present length the error on validation fell in every fold (0.435 to 0.430 on average).
 """
 
 
