@@ -1,14 +1,14 @@
-"""docs/results-media.md from the records of results_media.py.
+"""docs/results-media.md: speech and captions.
 
-In: docs/results/{an4,fsdd,flickr8k}*.json. Out: the page. A figure that was not measured is printed as "not measured yet". The
+In: the records that results_media.py makes. Out: the page. A figure that was not measured is printed as "not measured yet". The
 decision to question: published figures stand apart with their source, because nobody here has run those systems.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-MISSING = "not measured yet"
+from results_run import MISSING, Records
+
 SPEECH_ROWS = (
     ("an4-las", "AN4, listen-attend-spell: pyramid of LSTMs, location-aware attention, CTC"),
     ("an4-transformer", "AN4, Transformer, CTC"),
@@ -45,15 +45,14 @@ share of captions that stand word for word in the training data.
 """
 
 
-def write_page(records: Path, page: Path) -> Path:
-    """Write the page. -> its path."""
-    names = [name for name, _ in (*SPEECH_ROWS, *CAPTION_ROWS)]
-    found = {name: json.loads(path.read_text(encoding="utf-8")) for name in names if (path := records / f"{name}.json").exists()}
-    speech = "\n".join(_speech_row(found.get(name), label) for name, label in SPEECH_ROWS)
-    captions = "\n".join(_caption_row(found.get(name), label) for name, label in CAPTION_ROWS)
-    commands = "\n".join(f"### {name}\n\n```\n{record['command']}\n```\n" for name, record in found.items())
+def write_pages(records: Records, root: Path) -> list[Path]:
+    """Write docs/results-media.md. -> what was written."""
+    page = root / "docs" / "results-media.md"
+    speech = "\n".join(_speech_row(records.get(name), label) for name, label in SPEECH_ROWS)
+    captions = "\n".join(_caption_row(records.get(name), label) for name, label in CAPTION_ROWS)
+    commands = "\n".join(f"### {name}\n\n```\n{record['command']}\n```\n" for name, record in records.items())
     page.write_text(f"{HEAD}\n{SPEECH}{speech}\n\n{CAPTIONS}{captions}\n\n## Commands\n\n{commands}", encoding="utf-8")
-    return page
+    return [page]
 
 
 def _speech_row(record: dict[str, Any] | None, label: str) -> str:

@@ -1,17 +1,18 @@
 """docs/results.md, the results table of README.md and the plot of BLEU by source length, from the measured figures.
 
-In: docs/results/NAME.json as results_text.py writes them. Out: the three files. A figure that was not measured is printed as
+In: the records that results_text.py makes. Out: the three files. A figure that was not measured is printed as
 "not measured yet", never left out and never typed by hand.
 
 Decision to question: groups of source length hold about as many sentences each and depend on the sources alone, so that
 the four models of the ladder share one plot, with 95 % intervals.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from results_run import MISSING, Records
 
 from transduce.metrics.by_length import LengthScore, score_by_length
 from transduce.metrics.score import Score
@@ -25,7 +26,6 @@ LADDER = {
 }
 PLOT = "docs/pictures/bleu-by-length.png"
 START, END = "<!-- results: written by scripts/results_text.py table -->", "<!-- end of results -->"
-MISSING = "not measured yet"
 
 
 class Row(NamedTuple):
@@ -76,14 +76,8 @@ def groups_of(record: dict[str, Any]) -> list[LengthScore]:
     return [LengthScore(**{**group, "score": score}) for group, score in zip(groups, scores, strict=True)]
 
 
-def read_records(out: Path) -> dict[str, dict[str, Any]]:
-    """The measured experiments by name."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
-
-
-def write_pages(out: Path, root: Path) -> list[Path]:
+def write_pages(records: Records, root: Path) -> list[Path]:
     """Write docs/results.md, the part of README.md between its two marks, and the plot. -> what was written."""
-    records = read_records(out)
     page = root / "docs" / "results.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(results_markdown(records), encoding="utf-8")
@@ -99,14 +93,14 @@ def write_pages(out: Path, root: Path) -> list[Path]:
     return written
 
 
-def short_table(records: dict[str, dict[str, Any]]) -> str:
+def short_table(records: Records) -> str:
     """Task, measure, figure and floor."""
     lines = ["| task | measure | test | floor set beforehand |", "|---|---|---|---|"]
     lines += [f"| {row.label} | {row.measure} | {shown(row, records, 'test')} | {row.floor} |" for row in ROWS]
     return "\n".join(lines)
 
 
-def shown(row: Row, records: dict[str, dict[str, Any]], split: str) -> str:
+def shown(row: Row, records: Records, split: str) -> str:
     """The figure with one decimal (two below 10 %), or that there is none."""
     if row.name not in records:
         return MISSING
@@ -114,10 +108,14 @@ def shown(row: Row, records: dict[str, dict[str, Any]], split: str) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def results_markdown(records: dict[str, dict[str, Any]]) -> str:
+def results_markdown(records: Records) -> str:
     """The whole page."""
     lines = [
         "# Results on real data",
+        "",
+        "Texts are on this page. [Speech](results-media.md#speech): from listen-attend-spell over the Transformer to the Conformer.",
+        "[Captions](results-media.md#captions): from no attention over attention to the Transformer.",
+        "[Tracks](results-tracks.md): LSTM and Transformer beside constant velocity and a Kalman filter.",
         "",
         "Written by `make results-text` (`python scripts/results_text.py list|run NAME...|all|table`); do not edit by hand.",
         "One run per row (g2p: three, predicting together).",
@@ -133,7 +131,7 @@ def results_markdown(records: dict[str, dict[str, Any]]) -> str:
         figures = f"{shown(row, records, 'valid')} | {shown(row, records, 'test')}"
         lines.append(f"| {row.label} | {row.measure} | {figures} | {row.floor} | {training_of(records.get(row.name))} |")
     lines += ["", "## BLEU by length of the source (en-de)", "", *length_table(records), "", "## Commands and signatures", ""]
-    for name, record in records.items():
+    for name, record in sorted(records.items()):
         note = [f"- {record['note']}"] if "note" in record else []
         lines += [f"### {name}", "", "```", record["command"], "```", "", *details_of(record), *note, ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -147,7 +145,7 @@ def training_of(record: dict[str, Any] | None) -> str:
     return f"{record['train_minutes']} min, seed {record['seed']} | {record['processor']}, {record['threads']} threads, {kind}"
 
 
-def length_table(records: dict[str, dict[str, Any]]) -> list[str]:
+def length_table(records: Records) -> list[str]:
     """One row per model of the ladder, one column per bucket."""
     measured = {name: label for name, label in LADDER.items() if name in records}
     if not measured:
@@ -171,7 +169,7 @@ def signature_of(details: dict[str, Any]) -> str:
     return f"`{details['signature']}`" if "signature" in details else ""
 
 
-def plot_by_length(records: dict[str, dict[str, Any]], place: Path) -> Path:
+def plot_by_length(records: Records, place: Path) -> Path:
     """A line per model of the ladder: BLEU over source length."""
     length_png(place, {label: groups_of(records[name]) for name, label in LADDER.items() if name in records})
     return place

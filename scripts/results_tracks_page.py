@@ -1,16 +1,15 @@
-"""docs/results-tracks.md from the records of results_tracks.py.
+"""docs/results-tracks.md: pedestrians and boxes.
 
-In: docs/results/tracks-*.json. Out: the page. A figure that was not measured is printed as "not measured yet". The decision to
-question: published figures stand in their own columns with their source, because nobody here has run those systems.
+In: the records that results_tracks.py makes. Out: the page. A figure that was not measured is printed as "not measured yet". The
+decision to question: published figures stand in their own columns with their source, because nobody here has run those systems.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from results_run import MISSING, Records
 
 FOLDS = ("eth", "hotel", "univ", "zara1", "zara2")
-MISSING = "not measured yet"
 SYSTEMS = ("model", "constant velocity", "velocity of 3 steps", "Kalman filter")
 PUBLISHED = (
     ("LSTM (Gupta 2018)", ("1.09/2.41", "0.86/1.91", "0.61/1.31", "0.41/0.88", "0.52/1.11", "0.70/1.52")),
@@ -31,27 +30,27 @@ parts of eth and hotel among others, which belong to the tests of these two fold
 """
 
 
-def write_page(records: Path, page: Path) -> Path:
-    """Write the page. -> its path."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(records.glob("tracks-*.json"))}
-    parts = [HEAD, *_folds(found), "", *_boxes(found), "", *_transformer(found), "", *_runs(found)]
+def write_pages(records: Records, root: Path) -> list[Path]:
+    """Write docs/results-tracks.md. -> what was written."""
+    page = root / "docs" / "results-tracks.md"
+    parts = [HEAD, *_folds(records), "", *_boxes(records), "", *_transformer(records), "", *_runs(records)]
     page.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    return page
+    return [page]
 
 
-def _pair(records: dict[str, Any], name: str, system: str, *, names: tuple[str, str] = ("ade", "fde"), digits: int = 2) -> str:
+def _pair(records: Records, name: str, system: str, *, names: tuple[str, str] = ("ade", "fde"), digits: int = 2) -> str:
     """`0.41/0.88` of one experiment on its test table."""
     values = _values(records, name, system)
     return MISSING if values is None else "/".join(f"{values[metric]:.{digits}f}" for metric in names)
 
 
-def _values(records: dict[str, Any], name: str, system: str) -> dict[str, float] | None:
+def _values(records: Records, name: str, system: str) -> dict[str, float] | None:
     systems = records.get(name, {}).get("test", {}).get("systems", {})
     found: dict[str, float] | None = systems.get(system)
     return found
 
 
-def _mean(records: dict[str, Any], system: str, names: tuple[str, str] = ("ade", "fde")) -> str:
+def _mean(records: Records, system: str, names: tuple[str, str] = ("ade", "fde")) -> str:
     """Mean over the five folds."""
     all_values = [_values(records, f"tracks-{fold}", system) for fold in FOLDS]
     known = [values for values in all_values if values is not None]
@@ -65,7 +64,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _folds(records: dict[str, Any]) -> list[str]:
+def _folds(records: Records) -> list[str]:
     rows = [
         [f"**tracks-lstm**{_label(system)}" if system == "model" else system]
         + [_pair(records, f"tracks-{fold}", system) for fold in FOLDS]
@@ -84,7 +83,7 @@ def _label(system: str) -> str:
     return ", expected track" if system == "model" else ""
 
 
-def _boxes(records: dict[str, Any]) -> list[str]:
+def _boxes(records: Records) -> list[str]:
     lines = [
         "## Boxes: KITTI tracking",
         "",
@@ -103,7 +102,7 @@ def _boxes(records: dict[str, Any]) -> list[str]:
     return [*lines, *_table(["test", "ADE/FDE, px", "mean IoU", "final IoU"], rows)]
 
 
-def _transformer(records: dict[str, Any]) -> list[str]:
+def _transformer(records: Records) -> list[str]:
     rows = [
         [label, *(_pair(records, f"tracks-{fold}{suffix}", "model", names=names) for fold in ("zara1", "kitti"))]
         for label, names in (("expected track", ("ade", "fde")), ("best of 20", ("min_ade", "min_fde")))
@@ -113,9 +112,9 @@ def _transformer(records: dict[str, Any]) -> list[str]:
     return ["## LSTM and Transformer", "", *_table(["ADE/FDE on test", "zara1, m", "KITTI, px"], named)]
 
 
-def _runs(records: dict[str, Any]) -> list[str]:
+def _runs(records: Records) -> list[str]:
     rows = [
         [name, f"`{record['command']}`", str(record["seed"]), f"{record['train_minutes']:.1f}", str(record["threads"]), record["processor"]]
-        for name, record in records.items()
+        for name, record in sorted(records.items())
     ]
     return ["## How they were made", "", *_table(["name", "command", "seed", "minutes", "threads", "processor"], rows)]

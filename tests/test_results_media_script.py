@@ -1,8 +1,6 @@
 """The script behind docs/results-media.md: links, commands, records and the page, with the commands replaced by a stand-in."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,20 +9,14 @@ import pytest
 from transduce.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
-MINE = ("results_media", "results_media_page", "results_text", "results_data", "results_page")
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """scripts/results_media.py in an empty root."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+def script(results_run: ModuleType) -> ModuleType:  # noqa: ARG001 - makes the scripts importable
+    """scripts/results_media.py."""
     import results_media
 
-    monkeypatch.setattr(results_media, "ROOT", tmp_path)
-    monkeypatch.setattr(results_media, "RECORDS", tmp_path / "docs" / "results")
-    yield results_media
-    for name in MINE:
-        sys.modules.pop(name, None)
+    return results_media
 
 
 def error_rate(value: float) -> dict[str, float]:
@@ -59,15 +51,14 @@ def test_runs_become_records_and_a_page(script: ModuleType, tmp_path: Path, monk
         for split in ("train", "val", "test"):
             (data / folder / f"{split}.jsonl").write_text("{}\n")
             (data / folder / f"{split}.tar").write_bytes(b"archive")
-    monkeypatch.setattr(script, "transduce", stand_in(calls))
-    known = {experiment.name: experiment for experiment in script.EXPERIMENTS}
-    for name in ("an4-conformer", "flickr8k-attend"):
-        script.run(known[name], data=data, out=tmp_path / "out", minutes=60)
+    results_run = script.results_run
+    monkeypatch.setattr(results_run, "transduce", stand_in(calls))
+    for experiment in results_run.chosen(script.EXPERIMENTS, ("an4-conformer", "flickr8k-attend")):
+        results_run.run(experiment, data=data, out=tmp_path / "out", minutes=60)
     assert (tmp_path / "work" / "an4" / "train.tar").read_bytes() == b"archive"
     assert [words[0] for words in calls] == ["train", "evaluate", "evaluate"] * 2
-    script.run(known["an4-conformer"], data=data, out=tmp_path / "out")
-    assert [words[0] for words in calls[6:]] == ["evaluate", "evaluate"], "a finished run is not trained again"
-    text = script.write_page(tmp_path / "docs" / "results", tmp_path / "page.md").read_text()
+    (page,) = script.write_pages(results_run.read_records(script.EXPERIMENTS), tmp_path)
+    text = page.read_text()
     assert "| AN4, Conformer, CTC | 12.5 | 12.5 | 5.2 | 3 / 1 / 2 | 0.050 |" in text
     assert "| Show, Attend and Tell | 5.2 | 5.2 | 5.2 | 5.2 | 9.5 | 3 | 25 % |" in text
     assert "| Transformer | not measured yet |" in text
@@ -76,6 +67,8 @@ def test_runs_become_records_and_a_page(script: ModuleType, tmp_path: Path, monk
 
 def test_every_experiment_has_a_sound_configuration(script: ModuleType) -> None:
     for experiment in script.EXPERIMENTS:
-        config = load_config(ROOT / "examples" / experiment.config, experiment.pieces)
-        assert config.train.metric in experiment.metrics
-        assert str(config.data.train[0].path) == f"work/{experiment.data}/train.jsonl"
+        path, *words = experiment.train
+        config = load_config(ROOT / path, words)
+        folder, metrics = experiment.score.args
+        assert config.train.metric in metrics
+        assert str(config.data.train[0].path) == f"work/{folder}/train.jsonl"

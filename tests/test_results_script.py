@@ -1,8 +1,7 @@
 """The results script: prepared files, commands, records, tables and the plot, with the training replaced by a stand-in."""
 
 import json
-import sys
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,14 +13,11 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """scripts/results_text.py; its neighbours are imported by plain name, as when it runs."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+def script(results_run: ModuleType) -> ModuleType:  # noqa: ARG001 - makes the scripts importable
+    """scripts/results_text.py."""
     import results_text
 
-    yield results_text
-    for name in ("results_text", "results_data", "results_page"):
-        sys.modules.pop(name, None)
+    return results_text
 
 
 def write(place: Path, *lines: str) -> Path:
@@ -78,9 +74,9 @@ def test_every_configuration_is_short_and_points_into_the_work_folder(script: Mo
     from transduce.config import load_config
 
     for experiment in script.EXPERIMENTS:
-        path = ROOT / "examples" / "text" / experiment.config
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 30
-        config = load_config(path, experiment.pieces)
+        path, *words = experiment.train
+        assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 30
+        config = load_config(ROOT / path, words)
         for corpus in (config.data.train, config.data.valid):
             corpora = corpus if type(corpus) in (list, tuple) else [corpus]
             assert all(str(file).startswith("work/") for one in corpora for file in one.files)
@@ -92,9 +88,8 @@ def test_names_are_unique_and_every_row_of_the_table_has_an_experiment(script: M
     assert {row.name for row in script.results_page.ROWS} == set(names)
 
 
-def stand_in(script: ModuleType, monkeypatch: pytest.MonkeyPatch, root: Path) -> list[tuple[str, ...]]:
+def stand_in(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Replace the commands: training writes a configuration, prediction copies the target file of the same split."""
-    monkeypatch.setattr(script, "ROOT", root)
     commands: list[tuple[str, ...]] = []
 
     def transduce(*words: str) -> None:
@@ -104,26 +99,26 @@ def stand_in(script: ModuleType, monkeypatch: pytest.MonkeyPatch, root: Path) ->
             write(run_dir / "config.yaml", "seed: 1")
             write(run_dir / "model" / "config.yaml", "seed: 1")
             write(run_dir / "log.jsonl", json.dumps({"kind": "finish", "minutes": 0.25}))
-        else:
+        elif words[0] == "predict":
             source, output = Path(words[words.index("--input") + 1]), Path(words[words.index("--output") + 1])
             answers = source.with_suffix(".de" if source.suffix == ".en" else ".target")
             output.write_text(answers.read_text(encoding="utf-8"), encoding="utf-8")
 
-    monkeypatch.setattr(script, "transduce", transduce)
+    monkeypatch.setattr(script.results_run, "transduce", transduce)
     return commands
 
 
 def experiment_named(script: ModuleType, name: str) -> Any:
-    (found,) = script.chosen([name])
+    (found,) = script.results_run.chosen(script.EXPERIMENTS, [name])
     return found
 
 
 def test_a_run_writes_a_record_from_which_the_pages_are_made(
     script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, out = tmp_path / "repo", tmp_path / "repo" / "runs" / "results"
-    commands = stand_in(script, monkeypatch, root)
-    place = script.run(experiment_named(script, "multi30k-en-de-transformer"), data=data, out=out, minutes=0.5)
+    commands = stand_in(script, monkeypatch)
+    experiment, out = experiment_named(script, "multi30k-en-de-transformer"), tmp_path / "runs" / "results"
+    place = script.results_run.run(experiment, data=data, out=out, minutes=0.5)
     record = json.loads(place.read_text(encoding="utf-8"))
     assert record["test"]["bleu"]["value"] == pytest.approx(100)
     assert "tok:13a" in record["test"]["bleu"]["details"]["signature"]
@@ -131,25 +126,31 @@ def test_a_run_writes_a_record_from_which_the_pages_are_made(
     assert {"command", "seed", "train_minutes", "processor", "bf16", "threads"} <= record.keys()
     assert "train.max_minutes=0.5" in commands[0] and [words[0] for words in commands] == ["train", "predict", "predict"]
 
-    assert record["train_minutes"] == 0.25
-    script.run(experiment_named(script, "multi30k-en-de-transformer"), data=data, out=out, minutes=0.5)
+    assert record["train_minutes"] == 0.25 and record["minutes_allowed"] == 0.5
+    script.results_run.run(experiment, data=data, out=out)
     assert [words[0] for words in commands[3:]] == ["predict", "predict"], "a finished run is not trained again"
+    (out / experiment.name / "run" / "model" / "config.yaml").unlink()
+    (out / experiment.name / "run" / "model").rmdir()
+    script.results_run.run(experiment, data=data, out=out)
+    assert [words[0] for words in commands[5:]] == ["resume", "predict", "predict"], "an interrupted run goes on"
 
-    write(root / "README.md", "before", script.results_page.START, "old", script.results_page.END, "after")
-    written = script.results_page.write_pages(place.parent, root)
+    write(place.parent / "tracks-eth.json", '{"test": {"systems": {}, "count": 4}}')
+    write(tmp_path / "README.md", "before", script.results_page.START, "old", script.results_page.END, "after")
+    written = script.results_page.write_pages(script.results_run.read_records(script.EXPERIMENTS), tmp_path)
     assert [path.name for path in written] == ["results.md", "README.md", "bleu-by-length.png"]
     assert all(path.stat().st_size > 0 for path in written)
-    readme = (root / "README.md").read_text(encoding="utf-8")
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("before") and readme.rstrip().endswith("after") and "old" not in readme
-    page = (root / "docs" / "results.md").read_text(encoding="utf-8")
+    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "tracks-eth" not in page, "the records of the other pages stand beside these"
     assert page.count("100.0") >= 2 and "not measured yet" in page and record["processor"] in page
 
 
 def test_models_of_several_seeds_predict_together(
     script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands = stand_in(script, monkeypatch, tmp_path)
-    place = script.run(experiment_named(script, "g2p-eng-us"), data=data, out=tmp_path / "out", seed=4)
+    commands = stand_in(script, monkeypatch)
+    place = script.results_run.run(experiment_named(script, "g2p-eng-us"), data=data, out=tmp_path / "out", seed=4)
     assert [word for words in commands[:3] for word in words if word.startswith("seed=")] == ["seed=4", "seed=5", "seed=6"]
     assert [words.count("--ensemble") for words in commands[3:]] == [2, 2]
     record = json.loads(place.read_text(encoding="utf-8"))
@@ -159,11 +160,11 @@ def test_models_of_several_seeds_predict_together(
 def test_cmudict_is_scored_against_the_closest_pronunciation(
     script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(script, monkeypatch, tmp_path)
+    stand_in(script, monkeypatch)
     experiment = experiment_named(script, "cmudict")
     experiment.prepare(data, tmp_path / "work")
     write(tmp_path / "work" / "cmudict" / "test.target", "T AH M AA T OW", "K AE D")
-    found = script.score(experiment, [tmp_path / "run"], experiment.test, references=experiment.references)
+    found = experiment.score([tmp_path / "run"], "test")
     assert found["exact_match"]["value"] == pytest.approx(50)
     assert found["per"]["value"] == pytest.approx(100 / 9)
 
@@ -175,7 +176,29 @@ def test_the_table_counts_an_unmeasured_row_as_unmeasured(script: ModuleType) ->
 
 def test_an_unknown_experiment_is_named_with_what_is_allowed(script: ModuleType) -> None:
     with pytest.raises(SystemExit, match="scan-simple"):
-        script.chosen(["skan"])
+        experiment_named(script, "skan")
+
+
+def test_the_command_line_lists_runs_and_says_which_experiment_failed(
+    script: ModuleType, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(*words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["results_text.py", *words])
+        script.results_run.main(script.EXPERIMENTS, lambda records, _: [Path(f"{len(records)} in the page")])
+        return capsys.readouterr().out
+
+    stand_in(script, monkeypatch)
+    assert "0 in the page" in main("table")
+    assert "1 in the page" in main("run", "scan-simple", "--data", str(data))
+    listed = dict(line.split(maxsplit=1) for line in main("list").splitlines())
+    assert (listed["scan-simple"], listed["scan-length"]) == ("measured", "not measured yet")
+
+    def failing(*words: str) -> None:
+        raise subprocess.CalledProcessError(76, words)
+
+    monkeypatch.setattr(script.results_run, "transduce", failing)
+    with pytest.raises(SystemExit, match=r"scan-length: .*76"):
+        main("run", "scan-length", "--data", str(data))
 
 
 @pytest.mark.skipif(not (DATA / "multi30k").exists(), reason="the real data sets are not in ../shared/data")

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,16 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """scripts/results_tracks.py with its outputs in a folder of the test."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+def script(results_run: ModuleType) -> ModuleType:  # noqa: ARG001 - makes the scripts importable
+    """scripts/results_tracks.py."""
     import results_tracks
 
-    monkeypatch.setattr(results_tracks, "ROOT", tmp_path)
-    monkeypatch.setattr(results_tracks, "RECORDS", tmp_path / "docs" / "results")
-    yield results_tracks
-    for name in ("results_tracks", "results_tracks_page", "results_text", "results_data", "results_page"):
-        sys.modules.pop(name, None)
+    return results_tracks
 
 
 @pytest.fixture
@@ -49,20 +42,20 @@ def scenes(path: Path) -> list[str]:
 
 def test_a_fold_sees_nothing_of_its_scene(script: ModuleType, data: Path, tmp_path: Path) -> None:
     for fold, left_out in script.FOLDS.items():
-        experiment = script.Experiment(f"tracks-{fold}", fold)
-        script.prepare(experiment, data)
-        tables = {split: scenes(tmp_path / experiment.work / f"{split}.csv") for split in ("train", "valid", "test")}
+        script.pedestrians(fold).prepare(data, tmp_path)
+        tables = {split: scenes(tmp_path / f"tracks-{fold}" / f"{split}.csv") for split in ("train", "valid", "test")}
         assert sorted(tables["test"]) == sorted([*left_out] * 2)
         assert sorted(tables["train"]) == sorted(tables["valid"]) == sorted(set(script.SCENES) - set(left_out))
 
 
 def test_the_commands_are_configurations(script: ModuleType) -> None:
     for experiment in script.EXPERIMENTS:
-        path, *words = experiment.words
+        path, *words = experiment.train
         config = load_config(ROOT / path, words)
-        assert config.preset == experiment.preset and parse_words(words)
-        assert str(config.data.train[0].path) == f"{experiment.work}/train.csv"
-        assert [corpus.noise > 0 for corpus in config.data.train] == ([False] if experiment.fold is None else [False, True])
+        assert parse_words(words) and ("transformer" in experiment.name) == (config.preset == "tracks-transformer")
+        fold = experiment.name.split("-")[1]
+        assert str(config.data.train[0].path) == f"work/tracks-{fold}/train.csv"
+        assert [corpus.noise > 0 for corpus in config.data.train] == ([False] if fold == "kitti" else [False, True])
 
 
 def test_records_become_the_page(script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,12 +72,14 @@ def test_records_become_the_page(script: ModuleType, data: Path, tmp_path: Path,
             systems = {"model": dict.fromkeys(names, 0.25), "constant velocity": dict.fromkeys(names, 0.5)}
             Path(words[words.index("--json") + 1]).write_text(json.dumps({"systems": systems, "count": 3}))
 
-    monkeypatch.setattr(script, "transduce", stand_in)
-    for name in (*script.FOLDS, "kitti"):
-        fold = None if name == "kitti" else name
-        script.run(script.Experiment(f"tracks-{name}", fold), data=data, out=tmp_path / "runs")
+    results_run = script.results_run
+    monkeypatch.setattr(results_run, "transduce", stand_in)
+    for experiment in (*map(script.pedestrians, script.FOLDS), script.boxes()):
+        results_run.run(experiment, data=data, out=tmp_path / "runs")
     assert [words[0] for words in said] == ["train", "evaluate", "evaluate"] * 6
-    page = script.write_page(script.RECORDS, tmp_path / "page.md").read_text()
+    (written,) = script.write_pages(results_run.read_records(script.EXPERIMENTS), tmp_path)
+    page = written.read_text()
+    assert not any("max_minutes" in word for words in said for word in words), "the configurations say how many steps"
     assert "| constant velocity | 0.50/0.50 | 0.50/0.50 | 0.50/0.50 | 0.50/0.50 | 0.50/0.50 | 0.500/0.500 |" in page
     assert "**tracks-lstm, best of 20**" in page and "not measured yet" in page, "the Transformer was not run"
     assert "seed" in page and "| 1.5 |" in page
