@@ -168,12 +168,30 @@ def test_ensemble_members_may_read_the_source_differently() -> None:
     ]
     both = Predictor([singles[0].members[0].model], letters, target, search=SEARCH)
     both.members = (singles[0].members[0], singles[1].members[0])
+    assert [prediction.source_length for prediction in both.predict(["a b c", ""])] == [6, 1], "the longer reading, with its end"
     texts = ["a b c", "d", "b a"]
     found = both.predict(texts)
     parts = [single.score(texts, [prediction.text for prediction in found]) for single in singles]
     for prediction, one, other in zip(found, *parts, strict=True):
         mean = np.exp([one.token_log_probabilities, other.token_log_probabilities]).mean(0)[: len(prediction.tokens)]
         np.testing.assert_allclose(prediction.token_probabilities, mean, atol=1e-4)
+
+
+def test_stretches_of_sources_change_no_answer(ready: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = ["v" if number % 3 == 0 and text else "" for number, text in enumerate(TEXTS)]
+    outputs = [prediction.text for prediction in ready.predict(TEXTS)]
+    whole, forced = ready.predict(TEXTS, prefixes=prefixes), ready.score(TEXTS, outputs)
+    monkeypatch.setattr("transduce.readings.HELD_BYTES", 20)
+    assert len(list(ready.read(TEXTS))) > 3
+    steps: list[tuple[int, int]] = []
+    parts = ready.predict(TEXTS, prefixes=prefixes, on_progress=lambda done, total: steps.append((done, total)))
+    assert essence(parts) == essence(whole) and [prediction.flags for prediction in parts] == [prediction.flags for prediction in whole]
+    assert steps == sorted(steps) and steps[-1] == (8, 8)
+    logs = [[score.log_probability for score in scores] for scores in (ready.score(TEXTS, outputs), forced)]
+    np.testing.assert_allclose(*logs, atol=1e-5)
+    short = predictor(ceilings=LengthCeilings(source=6, target=20))
+    with pytest.raises(DataError, match="input:13: "):
+        short.predict(["abcd", "abcda", "abcdab"], search=SEARCH.model_copy(update={"too_long": "refuse"}), first_line=11)
 
 
 def test_stream_answers_as_lines_come(ready: Predictor) -> None:

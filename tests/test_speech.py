@@ -5,14 +5,21 @@ import json
 import random
 import wave
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+import torch
 
 from transduce.config import parse_config
 from transduce.data.audio import AudioCodec
+from transduce.data.codec import as_text_codec
+from transduce.data.loader import prepare
+from transduce.data.sound_files import Part, Samples, read_sound
 from transduce.data.values import Media
+from transduce.decode.options import SearchConfig
 from transduce.errors import ConfigError
 from transduce.evaluate import evaluate, write_report
+from transduce.model.seq2seq import build_model
 from transduce.predict import Predictor
 from transduce.train.loop import train
 
@@ -71,6 +78,43 @@ def test_from_recordings_to_predictions(tmp_path: Path) -> None:
     assert again.text == found[2].text and again.score == pytest.approx(found[2].score, abs=1e-4)
     result = evaluate(predictor, sources[:1], [["aa"]], metrics=["cer"])
     assert "wav" in write_report(result, predictor, report_dir=tmp_path / "report").read_text(encoding="utf-8")
+
+
+def untrained(tmp_path: Path) -> Predictor:
+    """A tiny model of the recordings that `tree` writes."""
+    config = parse_config(tree(tmp_path))
+    data = prepare(config.data, seed=1)
+    torch.manual_seed(1)
+    model = build_model(config.model, data.source_codec.shape, data.target_codec.shape)
+    return Predictor([model], data.source_codec, as_text_codec(data.target_codec, "target"), search=SearchConfig(max_length=5))
+
+
+def test_each_recording_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = untrained(tmp_path)
+    predictor.members *= 2
+    (tmp_path / "broken.wav").write_bytes(recording(1, 1)[:500])
+    sources = [Media(tmp_path / f"{name}.wav") for name in (*range(10), "broken")]
+    decoded: list[int] = []
+
+    def counting(file: BinaryIO, rate: int, part: Part) -> Samples:
+        decoded.append(1)
+        return read_sound(file, rate, part)
+
+    monkeypatch.setattr("transduce.data.audio.read_sound", counting)
+    monkeypatch.setattr("transduce.data.audio.sound_seconds", None)
+    whole = predictor.predict(sources, with_attention=True)
+    assert len(decoded) == len(sources)
+    result = evaluate(predictor, sources, [["a"]] * len(sources), metrics=["cer"])
+    assert len(decoded) == 2 * len(sources)
+    assert result.sound_seconds == pytest.approx(sum(0.3 + 0.05 * number for number in range(10)), abs=0.1)
+
+    monkeypatch.setattr("transduce.readings.HELD_BYTES", 40_000)  # three or four recordings
+    held = [[row.data.nbytes for rows in readings.rows for row in rows.values()] for readings in predictor.read(sources)]
+    assert len(held) > 3 and all(sum(sizes[:-1]) < 40_000 for sizes in held)
+    parts = predictor.predict(sources, with_attention=True)
+    for one, other in zip(whole, parts, strict=True):
+        assert (one.text, one.flags, one.source_length) == (other.text, other.flags, other.source_length)
+        assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
 @pytest.mark.parametrize(

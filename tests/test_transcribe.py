@@ -15,6 +15,7 @@ pytest.importorskip("soxr")
 
 from transduce.commands.transcribe import TranscribeOptions, transcribe_files, written
 from transduce.data.audio import AudioCodec, AudioConfig
+from transduce.data.sound_files import read_sound
 from transduce.data.symbols import CharacterCodec
 from transduce.data.values import Media
 from transduce.decode.options import SearchConfig
@@ -80,9 +81,17 @@ def test_a_short_recording_is_what_predict_says(tmp_path):
     assert [word.text for word in transcript.words] == transcript.text.split()
 
 
-def test_every_window_is_read_and_silence_is_told(tmp_path):
+def test_every_window_is_read_and_silence_is_told(tmp_path, monkeypatch):
     model, path = predictor(), recording(tmp_path / "a.wav", 3.3, silent=(0.7, 1.8))
+    decoded = []
+    monkeypatch.setattr("transduce.data.audio.read_sound", lambda *words: decoded.append(words) or read_sound(*words))
     transcript = transcribe(model, path, windows=WindowsOfSound(1.0, 0.25))
+    assert len(decoded) == len(transcript.segments), "level, text and times are of the same samples"
+    with monkeypatch.context() as patched:
+        patched.setattr("transduce.readings.HELD_BYTES", 1)
+        parts = transcribe(model, path, windows=WindowsOfSound(1.0, 0.25))
+    assert [replace(word, confidence=0) for word in parts.words] == [replace(word, confidence=0) for word in transcript.words]
+    assert parts.segments == transcript.segments
     spans = [(segment.start, segment.end) for segment in transcript.segments]
     assert spans == [(pytest.approx(start), pytest.approx(end)) for start, end in cut(3.3, 1.0, 0.25)]
     assert [segment.flags for segment in transcript.segments][1] == ("silent",)

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from transduce.controls import CONTROL, exchanged, originality, originality_lines, sees, training_texts
 from transduce.data.audio import AudioCodec
@@ -158,7 +157,7 @@ def evaluate(
         predictions=tuple(predictions),
         search=search or predictor.search,
         seconds=seconds,
-        sound_seconds=heard_seconds(predictor, sources),
+        sound_seconds=heard_seconds(predictor, sources, predictions),
     )
     if len(sources) > 1 and sees(predictor, sources):
         evaluation = with_control(evaluation, predictor)
@@ -167,8 +166,8 @@ def evaluate(
     return evaluation
 
 
-def heard_seconds(predictor: Predictor, sources: Sequence[Any]) -> float | None:
-    """Length of all recordings that can be read, from their headers; None where sources are something else."""
+def heard_seconds(predictor: Predictor, sources: Sequence[Value], predictions: Sequence[Prediction]) -> float | None:
+    """Length of all recordings that can be read; None where sources are something else."""
     match sources[0]:
         case Media():
             codec = predictor.source_codec
@@ -176,7 +175,7 @@ def heard_seconds(predictor: Predictor, sources: Sequence[Any]) -> float | None:
             return None
     match codec:
         case AudioCodec():
-            return sum(row.width for row in codec.rows(sources)) * codec.config.features.hop_ms / 1000
+            return sum(prediction.source_length for prediction in predictions) * codec.config.features.hop_ms / 1000
     return None
 
 

@@ -85,10 +85,20 @@ class Forecaster:
 
     def predict(self, sources: Sequence[Value], *, settings: RolloutConfig | None = None, first_line: int = 1) -> list[Forecast]:
         """One forecast per source, in the order given. Raises DataError for a source that is too long."""
-        readings = read_values([self.member], sources, longest=self.ceilings.source, refuse=True, first_line=first_line)
+        stretches = read_values([self.member], sources, longest=self.ceilings.source, refuse=True, first_line=first_line)
+        return [forecast for readings in stretches for forecast in self._forecasts(readings, self._limited(settings or self.settings))]
+
+    def _limited(self, settings: RolloutConfig) -> RolloutConfig:
+        """The settings with a number of steps where the model cannot say stop, none beyond what it was built for."""
+        steps = settings.steps
+        if steps is None and not steps_head(self.member.model.head).stops and self.data is not None and self.data.windows is not None:
+            steps = self.data.windows.predicted
+        return settings.model_copy(update={"steps": steps, "max_steps": min(settings.max_steps, self.ceilings.target)})
+
+    def _forecasts(self, readings: Readings, wanted: RolloutConfig) -> list[Forecast]:
         size = len(self.target_codec.scale)
         results = [Forecast(np.zeros((0, size), dtype=np.float32), flags=flags) for flags in readings.flags]
-        numbers, wanted = readings.searchable(), self._limited(settings or self.settings)
+        numbers = readings.searchable()
         plan = plan_batches([readings.lengths[number] for number in numbers], budget=BATCH_STEPS, rows_each=max(wanted.num_samples, 1))
         with evaluation([self.member]):
             for places in plan:
@@ -98,15 +108,8 @@ class Forecaster:
                     results[number] = self._forecast(found, row, source=readings.values[number], flags=readings.flags[number])
         return results
 
-    def _limited(self, settings: RolloutConfig) -> RolloutConfig:
-        """The settings with a number of steps where the model cannot say stop, none beyond what it was built for."""
-        steps = settings.steps
-        if steps is None and not steps_head(self.member.model.head).stops and self.data is not None and self.data.windows is not None:
-            steps = self.data.windows.predicted
-        return settings.model_copy(update={"steps": steps, "max_steps": min(settings.max_steps, self.ceilings.target)})
-
     def _roll(self, readings: Readings, batch: Sequence[int], settings: RolloutConfig) -> Rollout:
-        keys = row_keys([readings.rows[0][number] for number in batch])
+        keys = row_keys([readings.first(number).data for number in batch])
         device = next(self.member.model.parameters()).device
         return rollout(self.member.model, readings.padded(batch, device)[0], config=settings, keys=keys)
 

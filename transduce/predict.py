@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from transduce.data.batch import Batch, pad_tokens
+from transduce.data.batch import Batch, Padded, pad_tokens
 from transduce.data.codec import Codec, as_text_codec
 from transduce.data.loader import DataConfig
 from transduce.data.tokens import TextCodec
@@ -55,7 +55,8 @@ class Prediction:
     score: what hypotheses were ranked by (length penalty included). log_probability: natural logarithm, the end included.
     tokens: pieces for display, without begin and end; token_probabilities: one for each. alternatives: the whole n-best list, best
     first, so its first entry is this prediction. truncated: the length limit was hit before the end. flags: empty_source,
-    source_too_long, unknown_tokens, unreadable_source. num_unknown: source tokens that the vocabulary does not know.
+    source_too_long, unknown_tokens, unreadable_source. source_length: its positions (tokens with the end, frames of sound, steps, cells
+    of a picture), 0 where it cannot be read. num_unknown: source tokens that the vocabulary does not know.
     attention: (tokens + 1, source positions), of a text the last row and column belong to the end of sequence; None unless asked for
     and given by the architecture.
     """
@@ -69,6 +70,7 @@ class Prediction:
     truncated: bool
     flags: tuple[str, ...]
     source_tokens: tuple[str, ...]
+    source_length: int = 0
     num_unknown: int = 0
     attention: np.ndarray | None = None
 
@@ -157,27 +159,76 @@ class Predictor:
         Raises DataError for a source that is too long under `too_long: refuse`
         and for a prefix that the target vocabulary cannot write.
         """
-        config = search or self.search
-        encoded = self._read(sources, config, first_line=first_line)
         starts = self._encode_prefixes(prefixes, len(sources), first_line=first_line)
-        return self._predict(encoded, config, starts=starts, with_attention=with_attention, on_progress=on_progress)
+        results: list[Prediction] = []
+
+        def report(done: int) -> None:
+            if on_progress is not None:
+                on_progress(len(results) + done, len(sources))
+
+        for encoded in self.read(sources, search=search, first_line=first_line):
+            here = None if starts is None else starts[len(results) :]
+            results += self.answer(encoded, search=search, starts=here, with_attention=with_attention, report=report)
+        return results
 
     def predict_stream(
         self, lines: Iterable[Value], *, search: SearchConfig | None = None, with_attention: bool = False, chunk_lines: int = STREAM_LINES
     ) -> Iterator[Prediction]:
         """Predictions in order while lines are still coming; holds `chunk_lines` of them at a time, whatever the size of the input."""
-        config, iterator, first_line = search or self.search, iter(lines), 1
+        iterator, first_line = iter(lines), 1
         while chunk := list(islice(iterator, chunk_lines)):
-            encoded = self._read(chunk, config, first_line=first_line)
-            yield from self._predict(encoded, config, starts=None, with_attention=with_attention, on_progress=None)
+            for encoded in self.read(chunk, search=search, first_line=first_line):
+                yield from self.answer(encoded, search=search, with_attention=with_attention)
             first_line += len(chunk)
 
     def score(self, sources: Sequence[Value], targets: Sequence[str]) -> list[ForcedScore]:
         """Log-probabilities of given targets, in the order given. Raises DataError when the numbers of texts differ."""
         if len(sources) != len(targets):
             raise DataError(f"{len(sources)} sources and {len(targets)} targets: one target per source is needed")
-        encoded = self._read(sources, self.search, first_line=1)
         rows = self.target_codec.encode_many(list(targets))
+        results: list[ForcedScore] = []
+        for encoded in self.read(sources):
+            results += self._score(encoded, rows[len(results) : len(results) + len(encoded.values)])
+        return results
+
+    def read(self, sources: Sequence[Value], *, search: SearchConfig | None = None, first_line: int = 1) -> Iterator[Readings]:
+        """The sources as the models read them, stretch by stretch; media files are decoded here. Errors as of `predict`."""
+        refuse = (search or self.search).too_long == "refuse"
+        return read_values(self.members, sources, longest=self.ceilings.source, refuse=refuse, first_line=first_line)
+
+    def answer(
+        self,
+        encoded: Readings,
+        *,
+        search: SearchConfig | None = None,
+        starts: Sequence[list[int]] | None = None,
+        with_attention: bool = False,
+        report: Callable[[int], None] | None = None,
+    ) -> list[Prediction]:
+        """One prediction per source of a stretch. starts: ids that each output must begin with. report: called with how many are done."""
+        config = search or self.search
+        results = [self._empty(encoded, number) for number in range(len(encoded.values))]
+        numbers = encoded.searchable()
+        rows_each = config.beam_size if config.sampling is None else config.num_best
+        plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
+        done = len(results) - len(numbers)
+        with evaluation(self.members):
+            for places in plan:
+                batch = [numbers[place] for place in places]
+                sources = encoded.padded(batch, self._device())
+                prefixes = None if starts is None else [starts[number] for number in batch]
+                keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
+                found = self._search(sources, config, prefixes=prefixes, keys=keys)
+                attention = self._attend(sources[0], found) if with_attention else [None] * len(batch)
+                for number, hypotheses, weights in zip(batch, found, attention, strict=True):
+                    entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
+                    results[number] = self._prediction(encoded, number, entries, attention=weights)
+                done += len(batch)
+                if report is not None:
+                    report(done)
+        return results
+
+    def _score(self, encoded: Readings, rows: Sequence[np.ndarray]) -> list[ForcedScore]:
         flags = [
             own + ((TARGET_TOO_LONG,) if len(row) >= self.ceilings.target else ()) for own, row in zip(encoded.flags, rows, strict=True)
         ]
@@ -196,9 +247,6 @@ class Predictor:
                     results[number] = ForcedScore(sum(logs), results[number].tokens, logs, flags[number])
         return results
 
-    def _read(self, sources: Sequence[Value], config: SearchConfig, *, first_line: int) -> Readings:
-        return read_values(self.members, sources, longest=self.ceilings.source, refuse=config.too_long == "refuse", first_line=first_line)
-
     def _encode_prefixes(self, prefixes: Sequence[str] | None, count: int, *, first_line: int) -> list[list[int]] | None:
         if prefixes is None:
             return None
@@ -213,38 +261,10 @@ class Predictor:
                 raise DataError(f"the forced prefix has {len(row)} tokens; the model writes at most {ceiling}", "prefixes", line)
         return rows
 
-    def _predict(
-        self,
-        encoded: Readings,
-        config: SearchConfig,
-        *,
-        starts: list[list[int]] | None,
-        with_attention: bool,
-        on_progress: Callable[[int, int], None] | None,
-    ) -> list[Prediction]:
-        results = [self._empty(encoded, number) for number in range(len(encoded.values))]
-        numbers = encoded.searchable()
-        rows_each = config.beam_size if config.sampling is None else config.num_best
-        plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
-        done = len(results) - len(numbers)
-        with evaluation(self.members):
-            for places in plan:
-                batch = [numbers[place] for place in places]
-                found = self._search(encoded, batch, config, starts=starts)
-                attention = self._attend(encoded, batch, found) if with_attention else [None] * len(batch)
-                for number, hypotheses, weights in zip(batch, found, attention, strict=True):
-                    entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
-                    results[number] = self._prediction(encoded, number, entries, attention=weights)
-                done += len(batch)
-                if on_progress is not None:
-                    on_progress(done, len(results))
-        return results
-
     def _search(
-        self, encoded: Readings, batch: Sequence[int], config: SearchConfig, *, starts: list[list[int]] | None
+        self, sources: Sequence[Padded], config: SearchConfig, *, prefixes: list[list[int]] | None, keys: list[int] | None
     ) -> list[list[Hypothesis]]:
-        sources, ceiling = encoded.padded(batch, self._device()), self.ceilings.target
-        prefixes = None if starts is None else [starts[number] for number in batch]
+        ceiling = self.ceilings.target
         if config.ctc_weight == 1:
             if len(self.members) > 1 or any(prefixes or ()):
                 raise ConfigError("search.ctc_weight = 1 reads outputs off one model's CTC layer: no ensemble and no prefixes")
@@ -253,21 +273,19 @@ class Predictor:
             model_scorer(member.model, source, config, max_length=ceiling) for member, source in zip(self.members, sources, strict=True)
         ]
         scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
-        keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
         return search(scorer, config=config, prefixes=prefixes, keys=keys)
 
-    def _attend(self, encoded: Readings, batch: Sequence[int], found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
+    def _attend(self, source: Padded, found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
         """Attention of the best outputs, read off the first model with the output as given target."""
         vocabulary = self.target_codec.vocabulary
         rows = [np.asarray(hypotheses[0].tokens, dtype=np.int64) for hypotheses in found]
         target = pad_tokens(rows, eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id).to(self._device())
-        source = encoded.padded(batch, self._device())[0]
         with torch.inference_mode():
             model = self.members[0].model
             memory = model.encode(source)
-            weights = model.attention(Batch(torch.arange(len(batch), device=self._device()), source, target), memory)
+            weights = model.attention(Batch(torch.arange(len(found), device=self._device()), source, target), memory)
         if weights is None:
-            return [None] * len(batch)
+            return [None] * len(found)
         sizes = zip(target.lengths.tolist(), memory.mask.sum(1).tolist(), strict=True)
         return [row[:length, :width].copy() for row, (length, width) in zip(weights.float().cpu().numpy(), sizes, strict=True)]
 
@@ -275,7 +293,7 @@ class Predictor:
         return self._prediction(encoded, number, (Alternative("", 0.0, 0.0, (), (), False),), attention=None)
 
     def _prediction(self, encoded: Readings, number: int, entries: tuple[Alternative, ...], *, attention: np.ndarray | None) -> Prediction:
-        best, row = entries[0], encoded.rows[0][number]
+        best, row = entries[0], encoded.first(number)
         return Prediction(
             text=best.text,
             score=best.score,
@@ -285,8 +303,9 @@ class Predictor:
             alternatives=entries,
             truncated=best.truncated,
             flags=encoded.flags[number],
-            source_tokens=tuple(self.source_codec.labels(row)),
-            num_unknown=self.source_codec.num_unknown(row),
+            source_tokens=tuple(self.source_codec.labels(row.data)),
+            source_length=row.width,
+            num_unknown=self.source_codec.num_unknown(row.data),
             attention=attention,
         )
 

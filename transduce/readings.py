@@ -1,24 +1,24 @@
 """How models read sources: members of an ensemble, what is wrong with a source, and batches of what can be used.
 
 In: models with their codecs, and values. Out: `Readings`, in the order given. Predictions of text and of tracks both start here.
-The decision a reader would question: a source that cannot be read or is too long is flagged, not left out, so that every
-source has its answer at its place.
+The decision a reader would question: a media file is decoded once and kept until its stretch of sources is answered; a stretch ends
+where what is kept would become too much. A source that cannot be read or is too long is flagged, not left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from transduce.data.batch import Padded
 from transduce.data.codec import Codec
 from transduce.data.tokens import EMPTY
-from transduce.data.values import Value
+from transduce.data.values import Row, Value
 from transduce.errors import DataError
 from transduce.model.seq2seq import Seq2Seq
 
 TOO_LONG, UNREADABLE = "source_too_long", "unreadable_source"
+HELD_BYTES = 1 << 26  # of decoded sources, and twice that between two stretches: 17 minutes of sound at 16 kHz, 1,300 pictures of 128 x 128
 
 
 @dataclass(frozen=True)
@@ -39,40 +39,71 @@ class Member:
 
 @dataclass(frozen=True)
 class Readings:
-    """Encoded sources. rows: per member, per source. lengths: in positions, the longest of the members' readings."""
+    """A stretch of encoded sources. rows: of each, by digest of the codec (members may share it). lengths: in positions, the longest."""
 
     members: tuple[Member, ...]
-    values: list[Value]
-    rows: list[list[np.ndarray]]
-    lengths: list[int]
-    flags: list[tuple[str, ...]]
+    values: Sequence[Value]
+    rows: Sequence[dict[str, Row]]
+    lengths: Sequence[int]
+    flags: Sequence[tuple[str, ...]]
+
+    def first(self, number: int) -> Row:
+        """A source as the first member reads it."""
+        return self.rows[number][self.members[0].source_codec.digest]
 
     def padded(self, batch: Sequence[int], device: torch.device) -> list[Padded]:
         """The sources numbered `batch` as each member reads them."""
-        return [
-            member.source_codec.collate([rows[number] for number in batch], None).to(device)
-            for member, rows in zip(self.members, self.rows, strict=True)
-        ]
+        found: dict[str, Padded] = {}
+        for codec in (member.source_codec for member in self.members):
+            if codec.digest not in found:
+                found[codec.digest] = codec.collate([self.rows[number][codec.digest].data for number in batch], None).to(device)
+        return [found[member.source_codec.digest] for member in self.members]
+
+    def select(self, numbers: Sequence[int]) -> "Readings":
+        """The sources of these numbers."""
+        return Readings(
+            self.members,
+            [self.values[number] for number in numbers],
+            [self.rows[number] for number in numbers],
+            [self.lengths[number] for number in numbers],
+            [self.flags[number] for number in numbers],
+        )
 
     def searchable(self) -> list[int]:
         """Numbers of the sources that can be searched."""
         return [number for number, flags in enumerate(self.flags) if not {EMPTY, TOO_LONG, UNREADABLE} & set(flags)]
 
 
-def read_values(members: Sequence[Member], values: Sequence[Value], *, longest: int, refuse: bool, first_line: int) -> Readings:
-    """The sources as each member reads them. With `refuse`, one longer than `longest` positions raises DataError with its line."""
-    readings = [member.source_codec.rows(values, thorough=True) for member in members]
-    lengths = [max(row.width for row in rows) for rows in zip(*readings, strict=True)]
+def read_values(
+    members: Sequence[Member], values: Sequence[Value], *, longest: int, refuse: bool, first_line: int = 1
+) -> Iterator[Readings]:
+    """The sources as each member reads them, in stretches that hold about `HELD_BYTES` at most (texts are one stretch).
+
+    With `refuse`, a source longer than `longest` positions raises DataError with its line.
+    """
+    codecs = {member.source_codec.digest: member.source_codec for member in members}
+    rows: list[dict[str, Row]] = []
+    lengths: list[int] = []
     flags: list[tuple[str, ...]] = []
-    codec = members[0].source_codec
-    for line, (value, row, length) in enumerate(zip(values, readings[0], lengths, strict=True), start=first_line):
-        if row.problem is not None:
-            flags.append((UNREADABLE,))
-            continue
-        if length > longest and refuse:
-            raise DataError(f"the source has {length} tokens with its end; the model takes {longest}", "input", line)
-        flags.append((*codec.flags(value, row.data), *([TOO_LONG] if length > longest else [])))
-    return Readings(tuple(members), list(values), [[row.data for row in rows] for rows in readings], lengths, flags)
+    start = held = 0
+    for end, contents in enumerate(zip(*(codec.contents(values) for codec in codecs.values()), strict=True), start=1):
+        rows.append(dict(zip(codecs, contents, strict=True)))
+        lengths.append(max(row.width for row in contents))
+        flags.append(_flags(members[0].source_codec, values[end - 1], contents, longest=longest))
+        if refuse and TOO_LONG in flags[-1]:
+            line = first_line + end - 1
+            raise DataError(f"the source has {lengths[-1]} tokens with its end; the model takes {longest}", "input", line)
+        held += sum(row.data.nbytes for row in contents)
+        if end == len(values) or held >= HELD_BYTES:
+            yield Readings(tuple(members), values[start:end], rows, lengths, flags)
+            start, held, rows, lengths, flags = end, 0, [], [], []
+
+
+def _flags(codec: Codec, value: Value, contents: Sequence[Row], *, longest: int) -> tuple[str, ...]:
+    if any(row.problem is not None for row in contents):
+        return (UNREADABLE,)
+    too_long = max(row.width for row in contents) > longest
+    return (*codec.flags(value, contents[0].data), *([TOO_LONG] if too_long else []))
 
 
 class evaluation:  # noqa: N801 - a context manager reads as a verb

@@ -21,7 +21,7 @@ from transduce.decode.batches import plan_batches
 from transduce.errors import ConfigError
 from transduce.model.interface import Memory
 from transduce.predict import Predictor
-from transduce.readings import evaluation, read_values
+from transduce.readings import Readings, evaluation, read_values
 
 TIMING_FRAMES = 12_000  # padded frames that are encoded at once
 
@@ -48,10 +48,17 @@ def token_times(predictor: Predictor, sources: Sequence[Value], texts: Sequence[
 
     Raises ConfigError for a model that has neither CTC nor attention, and for sources that are no recordings.
     """
+    found: list[TokenTimes | None] = []
+    for readings in read_values(predictor.members, sources, longest=predictor.ceilings.source, refuse=False):
+        found += times_in(predictor, readings, texts[len(found) : len(found) + len(readings.values)])
+    return found
+
+
+def times_in(predictor: Predictor, readings: Readings, texts: Sequence[str]) -> list[TokenTimes | None]:
+    """The same for sources that have been read. Raises ConfigError as `token_times`."""
     member, codec = predictor.members[0], as_audio_codec(predictor.source_codec)
-    readings = read_values(predictor.members, sources, longest=predictor.ceilings.source, refuse=False, first_line=1)
     ids = [row.tolist() for row in predictor.target_codec.encode_many(list(texts))]
-    found: list[TokenTimes | None] = [None] * len(sources)
+    found: list[TokenTimes | None] = [None] * len(texts)
     numbers = [number for number in readings.searchable() if ids[number]]
     device = next(member.model.parameters()).device
     with evaluation(predictor.members), torch.inference_mode():

@@ -19,8 +19,9 @@ from transduce.data.values import BadValueError, Media
 from transduce.decode.options import SearchConfig
 from transduce.errors import ConfigError, DataError
 from transduce.predict import Prediction, Predictor
+from transduce.readings import Readings
 from transduce.subtitles import TimedWord, timed_words
-from transduce.timing import TokenTimes, as_audio_codec, token_times
+from transduce.timing import TokenTimes, as_audio_codec, times_in
 
 REPETITIVE, UNSURE, SILENT = "repetitive", "unsure", "silent"
 LOOP_RATIO = 2.4
@@ -81,15 +82,20 @@ def transcribe(
     try:
         with open_media(media) as file:
             seconds = sound_seconds(file, Part(media.start or 0.0, media.end, longest * MOST_WINDOWS))
-        parts = [_part(media, *span) for span in cut(seconds, longest, overlap)]
-        silent = [level_db(codec.samples(part)) < SILENCE_DB for part in parts]
     except BadValueError as problem:
         raise DataError(str(problem)) from None
-    heard = [number for number, quiet in enumerate(silent) if not quiet]
-    predictions = dict(zip(heard, predictor.predict([parts[number] for number in heard], search=search), strict=True))
-    times = token_times(predictor, [parts[number] for number in heard], [predictions[number].text for number in heard])
-    segments = [_segment(part, media, predictions.get(number)) for number, part in enumerate(parts)]
-    words = _joined(predictor, segments, dict(zip(heard, times, strict=True)))
+    parts = [_part(media, *span) for span in cut(seconds, longest, overlap)]
+    segments: list[Segment] = []
+    times: dict[int, TokenTimes | None] = {}
+    for readings in predictor.read(parts, search=search):
+        heard = _heard(readings)
+        sounding = readings.select(heard)
+        predictions = predictor.answer(sounding, search=search)
+        found = times_in(predictor, sounding, [prediction.text for prediction in predictions])
+        first, said = len(segments), dict(zip(heard, predictions, strict=True))
+        times |= {first + number: one for number, one in zip(heard, found, strict=True)}
+        segments += [_segment(parts[first + number], media, said.get(number)) for number in range(len(readings.values))]
+    words = _joined(predictor, segments, times)
     text = segments[0].text if len(segments) == 1 else " ".join(word.text for word in words)
     return Transcript(text, tuple(words), tuple(segments), seconds)
 
@@ -114,6 +120,15 @@ def guards(prediction: Prediction) -> tuple[str, ...]:
     loops = bool(raw) and len(raw) / len(zlib.compress(raw)) > LOOP_RATIO
     unsure = prediction.log_probability / (len(prediction.tokens) + 1) < UNSURE_LOG_PROBABILITY
     return tuple(name for name, raised in ((REPETITIVE, loops), (UNSURE, unsure)) if raised)
+
+
+def _heard(readings: Readings) -> list[int]:
+    """Numbers of the windows that are not silent. Raises DataError for one that cannot be read."""
+    rows = [readings.first(number) for number in range(len(readings.values))]
+    for row in rows:
+        if row.problem is not None:
+            raise DataError(str(row.problem))
+    return [number for number, row in enumerate(rows) if level_db(row.data) >= SILENCE_DB]
 
 
 def _fitting(predictor: Predictor, codec: AudioCodec, windows: WindowsOfSound) -> tuple[float, float]:

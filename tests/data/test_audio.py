@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sounds import opus_silence, tone, with_ffmpeg, with_sndfile
 
 from transduce.data.audio import AudioCodec, AudioConfig, colored_noise
@@ -69,6 +70,9 @@ def test_widths_are_the_frames_of_what_is_decoded(tmp_path: Path) -> None:
 def test_a_batch_holds_samples_and_silence(tmp_path: Path) -> None:
     values = list(recordings(tmp_path).values())
     batch = codec().collate([row.data for row in codec().rows(values)], None)
+    whole = list(codec().contents(values))
+    assert torch.equal(codec().collate([row.data for row in whole], None).data, batch.data), "decoded before or in the batch"
+    assert [row.width for row in whole] == [row.width for row in codec().rows(values, thorough=True)]
     assert batch.keys is None and batch.data.shape == (5, int(batch.lengths.max()))
     for value, row, length in zip(values, batch.data, batch.lengths.tolist(), strict=True):
         np.testing.assert_array_equal(row[:length].numpy(), codec().samples(value))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from pictures import MIDDLE, animated, huge_webp, png, saved, sixteen_bits, striped
 from PIL import Image
@@ -110,8 +111,8 @@ def test_hostile_files_are_bad_values_at_once(tmp_path: Path, name: str) -> None
     content, said = HOSTILE[name]
     (tmp_path / name).write_bytes(content)
     start = time.monotonic()
-    (row,) = codec().rows([Media(tmp_path / name)], thorough=True)
-    assert row.problem is not None and said in str(row.problem) and name in str(row.problem)
+    for row in (*codec().rows([Media(tmp_path / name)], thorough=True), *codec().contents([Media(tmp_path / name)])):
+        assert row.problem is not None and said in str(row.problem) and name in str(row.problem)
     assert time.monotonic() - start < 2
     with pytest.raises(BadValueError, match=said):
         codec().collate([_row(tmp_path / name)], None)
@@ -171,6 +172,8 @@ def test_batches_are_pixels_and_do_not_depend_on_their_company(tmp_path: Path) -
         (tmp_path / str(number)).write_bytes(saved(Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8))))
     vary = codec(smallest_crop=0.4, random_flip=True, jitter=0.4)
     rows = [row.data for row in vary.rows([Media(tmp_path / str(number)) for number in range(4)])]
+    whole = [row.data for row in vary.contents([Media(tmp_path / str(number)) for number in range(4)])]
+    assert torch.equal(vary.collate(whole, None).data, vary.collate(rows, None).data), "decoded before or in the batch"
     batch = vary.collate(rows, KEYS[:4])
     assert batch.data.shape == (4, 3, 16, 16) and str(batch.data.dtype) == "torch.uint8" and batch.lengths.tolist() == [4] * 4
     again = vary.collate(rows[2:3], KEYS[2:3])

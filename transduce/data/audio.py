@@ -125,11 +125,15 @@ class AudioCodec:
 
     def rows(self, values: Sequence[Media], *, thorough: bool = False) -> list[Row]:
         """A row for each recording. thorough: decode it, so that what is broken behind its header is known now."""
-        return attempt(self._decoded_row if thorough else self.row, values)
+        return list(attempt(self._decoded_row if thorough else self.row, values))
+
+    def contents(self, values: Sequence[Media]) -> Iterator[Row]:
+        """The samples of each recording, decoded one by one."""
+        return attempt(self._content, values)
 
     def collate(self, rows: Sequence[NDArray[Any]], keys: NDArray[np.uint64] | None) -> Padded:
         """(B, N) samples, zeros behind each end; with keys speed, loudness and noise vary. Raises BadValueError."""
-        sounds = [self.samples(media_of(row)) for row in rows]
+        sounds: list[Samples] = [row if row.dtype == np.float32 else self.samples(media_of(row)) for row in rows]
         words = None if keys is None else torch.from_numpy(keys.view(np.int64))
         if words is not None and keys is not None:
             draws = np.stack([uniform(words, stream).numpy() for stream in range(SPEED, COLOR + 1)], axis=1)  # (B, 5)
@@ -182,7 +186,11 @@ class AudioCodec:
         write_codec(directory, self._tree())
 
     def _decoded_row(self, media: Media) -> Row:
-        return media_row(media, self._num_frames(len(self.samples(media))))
+        return media_row(media, self._content(media).width)
+
+    def _content(self, media: Media) -> Row:
+        samples = self.samples(media)
+        return Row(samples, self._num_frames(len(samples)))
 
     def _num_frames(self, num_samples: int) -> int:
         frames = self.config.features.num_frames(num_samples, self.config.sample_rate_hz)

@@ -5,7 +5,7 @@ and, later, the batch; whether a row is token ids or numbers is nobody else's bu
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
@@ -65,8 +65,15 @@ class Codec(Protocol):
         """
         ...
 
+    def contents(self, values: Sequence[Any]) -> Iterator[Row]:
+        """The rows of values that are used at once: each holds all that its value does, so that a media file is decoded here and not again.
+
+        Media files are decoded one by one, as they are asked for.
+        """
+        ...
+
     def collate(self, rows: Sequence[NDArray[Any]], keys: NDArray[np.uint64] | None) -> Padded:
-        """A batch of rows. keys: (B,), what augmentation draws from; None = none. Raises BadValueError."""
+        """A batch of what `rows` or `contents` made. keys: (B,), what augmentation draws from; None = none. Raises BadValueError."""
         ...
 
     def flags(self, value: Any, row: NDArray[Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ anchor), by the same arithmetic, so a model that predicts zeros predicts "stays 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -154,6 +154,10 @@ class FramesCodec:
 
     def rows(self, values: Sequence[Track], *, thorough: bool = False) -> list[Row]:  # noqa: ARG002
         """A row for each track."""
+        return list(self.contents(values))
+
+    def contents(self, values: Sequence[Track]) -> Iterator[Row]:
+        """The same rows, one by one."""
         return attempt(self.row, values)
 
     def collate(self, rows: Sequence[NDArray[Any]], keys: NDArray[np.uint64] | None) -> Padded:

@@ -5,7 +5,7 @@ they are needed. The decision a reader would question: what a picture costs is b
 of three, whatever the name says, and the header's size is checked first; a picture that is broken further on is a bad value.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -123,13 +123,20 @@ class ImageCodec:
                 self._check_header(media)
             return media_row(media, self.num_positions)
 
-        return attempt(row, values)
+        return list(attempt(row, values))
+
+    def contents(self, values: Sequence[Media]) -> Iterator[Row]:
+        """The pixels of each picture, decoded one by one."""
+        return attempt(lambda media: Row(self.pixels(media), self.num_positions), values)
 
     def collate(self, rows: Sequence[NDArray[Any]], keys: NDArray[np.uint64] | None) -> Padded:
-        """(B, 3, H, W) uint8, lengths in cells. Raises BadValueError for a picture that cannot be decoded."""
+        """(B, 3, H, W) uint8, lengths in cells; contents stay as they are. Raises BadValueError for a picture that cannot be decoded."""
         drawn = None if keys is None else torch.from_numpy(keys.view(np.int64))  # (B,)
         draws = None if drawn is None else torch.stack([uniform(drawn, stream) for stream in range(8)], dim=1).numpy()  # (B, 8)
-        pictures = [self.pixels(media_of(row), None if draws is None else draws[number]) for number, row in enumerate(rows)]
+        pictures = [
+            row if row.ndim == 3 else self.pixels(media_of(row), None if draws is None else draws[number])
+            for number, row in enumerate(rows)
+        ]
         data = torch.from_numpy(np.stack(pictures))
         lengths = torch.full((len(rows),), self.num_positions)
         return Padded(data, lengths, drawn)

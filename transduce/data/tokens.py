@@ -5,7 +5,7 @@ correspond (`symbols.py`, `subwords.py`); everything after the ids is here, once
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ class TextCodec(ABC):
     def rows(self, values: Sequence[str], *, thorough: bool = False) -> list[Row]:  # noqa: ARG002
         """The ids of each text; its width counts the end of sequence."""
         return [Row(ids, len(ids) + 1) for ids in self.encode_many(values)]
+
+    def contents(self, values: Sequence[str]) -> Iterator[Row]:
+        """The same rows, made together."""
+        return iter(self.rows(values))
 
     def collate(self, rows: Sequence[NDArray[Any]], keys: NDArray[np.uint64] | None) -> Padded:
         """(B, T), each row closed by end-of-sequence."""

@@ -5,7 +5,7 @@ cannot be read. The decision a reader would question: a picture or a recording i
 that a corpus of a million files is a list of names until a batch needs them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,19 +70,19 @@ class BadValueError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """What a codec stores of one value. data: 1-D. width: positions that lengths and budgets count. problem: why there is none."""
+    """What a codec makes of one value: 1-D `data` that is stored, or what it decoded. width: positions that lengths and budgets count.
+    problem: why there is none."""
 
     data: NDArray[Any]
     width: int
     problem: BadValueError | None = None
 
 
-def attempt(make_row: Callable[[Any], Row], values: Sequence[Value]) -> list[Row]:
-    """A row for each value; one that cannot be read gets an empty row with its problem."""
-    rows = []
+def attempt(make_row: Callable[[Any], Row], values: Sequence[Value]) -> Iterator[Row]:
+    """A row for each value, made when it is asked for; one that cannot be read gets an empty row with its problem."""
     for value in values:
         try:
-            rows.append(make_row(value))
+            row = make_row(value)
         except BadValueError as error:
-            rows.append(Row(np.zeros(0, dtype=np.uint8), 0, error))
-    return rows
+            row = Row(np.zeros(0, dtype=np.uint8), 0, error)
+        yield row
