@@ -43,6 +43,9 @@ EXCEPTIONS = {
     "arguments transduce/cli.py evaluate": "one argument for each option of the verb: typer reads the signature",
     "positional transduce/model/recurrent_cells.py advance": "one step of a cell, the inner loop of every recurrence",
     "positional transduce/train/loss.py _add_product": "the operands of one fused product, in BLAS order",
+    "inheritance transduce/model/transformer.py TransformerConfig": "what every stack is set by stands once, in StackConfig",
+    "inheritance transduce/model/conformer.py ConformerConfig": "what every stack is set by stands once, in StackConfig",
+    "inheritance transduce/model/ssru.py SSRUDecoderConfig": "what every stack is set by stands once, in StackConfig",
     "dynamic import transduce/__init__.py importlib.import_module": "public names are imported when first asked for; the table is literal",
 }
 

@@ -72,6 +72,9 @@ def test_the_convolution_sees_zeros_at_padding() -> None:
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(ValidationError, match="kernel_size 4 must be odd"):
         ConformerConfig(kernel_size=4)
+    with pytest.raises(ValidationError, match="norm_place"):
+        ConformerConfig.model_validate({"norm_place": "pre"})
+    assert "norm_place" not in ConformerConfig().model_dump() and ConformerConfig().norm_place == "pre"
     with pytest.raises(ValidationError, match="even head width"):
         ConformerConfig(width=12, heads=4)
     with pytest.raises(ValidationError, match="must divide width"):

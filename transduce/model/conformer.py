@@ -9,7 +9,7 @@ others; so would any norm over time where a row is padded. And padding is zeroed
 beyond its end.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -21,12 +21,11 @@ from transduce.model.depthwise import DepthwiseConvolution
 from transduce.model.interface import Encoder, Memory
 from transduce.model.layers import Activation, Dropout, NormKind, make_norm
 from transduce.model.positions import PositionKind, Rotation
-from transduce.model.stack import Residual, check_heads, feed_forward, head_layout, lift, skipped
+from transduce.model.stack import Residual, StackConfig, feed_forward, head_layout, lift, skipped
 from transduce.model.transformer import Positions, check_positions
-from transduce.settings import Settings
 
 
-class ConformerConfig(Settings):
+class ConformerConfig(StackConfig):
     """A stack of Conformer layers."""
 
     kind: Literal["conformer"] = "conformer"
@@ -35,10 +34,6 @@ class ConformerConfig(Settings):
     """Number of layers."""
     width: int = Field(default=144, ge=1)
     """Numbers per position between layers (D), a multiple of `heads`. Inputs of another width are lifted by a linear layer."""
-    heads: int = Field(default=4, ge=1)
-    """Attention heads (H)."""
-    key_value_heads: int | None = Field(default=None, ge=1)
-    """Heads of keys and values (G), a divisor of `heads` (grouped queries, Ainslie 2023). Null = as many as `heads`."""
     feed_forward: int = Field(default=576, ge=1)
     """Inner width of the two feed-forward blocks of a layer (F)."""
     activation: Activation = "swish"
@@ -47,6 +42,7 @@ class ConformerConfig(Settings):
     """Positions that the convolution sees at once, an odd number; half of them lie before."""
     norm: NormKind = "layer_norm"
     """layer_norm (Ba 2016) or rms_norm (Zhang & Sennrich 2019), in the convolution module too (a batch norm would mix rows)."""
+    norm_place: ClassVar[Literal["pre"]] = "pre"  # type: ignore[misc] # no setting: modules read what was normalised, as in the paper
     positions: PositionKind = "rope"
     """rope (Su 2021), relative (a bias per head and distance, Raffel 2020), sinusoidal (Vaswani 2017), learned (see `max_positions`)."""
     max_positions: int = Field(default=1024, ge=1)
@@ -55,27 +51,13 @@ class ConformerConfig(Settings):
     """Distances that relative positions tell apart, half of them in each direction."""
     relative_max_distance: int = Field(default=128, ge=2)
     """Distance in positions beyond which relative positions make no difference; more than half of `relative_buckets`."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each module's output that is zeroed in training."""
-    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of attention weights that is zeroed in training."""
-    activation_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the feed-forward blocks' inner activations that is zeroed in training."""
-    layer_drop: float = Field(default=0.0, ge=0, lt=1)
-    """Chance that a whole layer is skipped for a training batch (Fan 2020)."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        check_heads(self.width, self.heads, self.key_value_heads)
+    def _convolution_and_positions_fit(self) -> Self:
         check_positions(self)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {self.kernel_size} must be odd, so that it has a middle; {self.kernel_size + 1} would do")
         return self
-
-    @property
-    def norm_place(self) -> Literal["pre", "post"]:
-        """Modules read what was normalised, as in the paper."""
-        return "pre"
 
 
 class ConformerEncoder(Encoder):

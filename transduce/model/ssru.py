@@ -11,54 +11,25 @@ positions, and a loop of T elementwise operations would otherwise leave T small 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from transduce.model.attention import initialise_blocks
 from transduce.model.interface import Decoder, Encoder, Memory
-from transduce.model.layers import Activation, NormKind
-from transduce.model.stack import DecoderStack, check_heads, skipped
-from transduce.settings import Settings
+from transduce.model.stack import DecoderStack, StackConfig, skipped
 
 
-class SSRUDecoderConfig(Settings):
+class SSRUDecoderConfig(StackConfig):
     """A decoder of simple recurrent units with cross-attention (Kim 2019)."""
 
     kind: Literal["ssru"] = "ssru"
     """Which architecture this is."""
     layers: int = Field(default=2, ge=1)
     """Number of layers."""
-    width: int = Field(default=256, ge=1)
-    """Numbers per position between layers (D), a multiple of `heads`. Inputs of another width are lifted by a linear layer."""
-    heads: int = Field(default=4, ge=1)
-    """Heads of the cross-attention (H)."""
-    key_value_heads: int | None = Field(default=None, ge=1)
-    """Heads of keys and values (G), a divisor of `heads` (grouped queries, Ainslie 2023; 1 = multi-query). Null = as many as `heads`."""
-    feed_forward: int = Field(default=1024, ge=1)
-    """Inner width of the feed-forward blocks (F)."""
-    activation: Activation = "relu"
-    """Non-linearity of the feed-forward blocks: relu, gelu, swish, or swiglu (gated, Shazeer 2020; half as many weights again)."""
-    norm: NormKind = "layer_norm"
-    """layer_norm (Ba 2016) or rms_norm (Zhang & Sennrich 2019)."""
-    norm_place: Literal["pre", "post"] = "pre"
-    """pre: normalise what enters a sublayer, and the end of the stack (Xiong 2020). post: the sum after each sublayer (Vaswani 2017)."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each sublayer's output that is zeroed in training."""
-    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of attention weights that is zeroed in training."""
-    activation_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the feed-forward blocks' inner activations that is zeroed in training."""
-    layer_drop: float = Field(default=0.0, ge=0, lt=1)
-    """Chance that a whole layer is skipped for a training batch (Fan 2020)."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        check_heads(self.width, self.heads, self.key_value_heads)
-        return self
 
 
 class _Scan(torch.autograd.Function):

@@ -8,44 +8,53 @@ the W hypotheses of a sentence stand where the positions stand in training.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, SelfAttention, initialise_blocks
 from transduce.model.interface import Memory
 from transduce.model.layers import Activation, Dropout, FeedForward, NormKind, make_norm
 from transduce.model.positions import Rotation
+from transduce.settings import Settings
 
 
-class StackShape(Protocol):
-    """What a stack of layers reads of a configuration, whatever architecture it belongs to."""
+class StackConfig(Settings):
+    """What every stack of layers is set by, whatever its layers are; each architecture adds its own."""
 
-    @property
-    def layers(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def key_value_heads(self) -> int | None: ...
-    @property
-    def feed_forward(self) -> int: ...
-    @property
-    def activation(self) -> Activation: ...
-    @property
-    def norm(self) -> NormKind: ...
-    @property
-    def norm_place(self) -> Literal["pre", "post"]: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def attention_dropout(self) -> float: ...
-    @property
-    def activation_dropout(self) -> float: ...
-    @property
-    def layer_drop(self) -> float: ...
+    kind: str
+    """Which architecture this is."""
+    layers: int = Field(default=3, ge=1)
+    """Number of layers."""
+    width: int = Field(default=256, ge=1)
+    """Numbers per position between layers (D), a multiple of `heads`. Inputs of another width are lifted by a linear layer."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads (H)."""
+    key_value_heads: int | None = Field(default=None, ge=1)
+    """Heads of keys and values (G), a divisor of `heads` (grouped queries, Ainslie 2023; 1 = multi-query). Null = as many as `heads`."""
+    feed_forward: int = Field(default=1024, ge=1)
+    """Inner width of the feed-forward blocks (F)."""
+    activation: Activation = "relu"
+    """Non-linearity of the feed-forward blocks: relu, gelu, swish, or swiglu (gated, Shazeer 2020; half as many weights again)."""
+    norm: NormKind = "layer_norm"
+    """layer_norm (Ba 2016) or rms_norm (Zhang & Sennrich 2019)."""
+    norm_place: Literal["pre", "post"] = "pre"
+    """pre: normalise what enters a sublayer, and the end of the stack (Xiong 2020). post: the sum after each sublayer (Vaswani 2017)."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each sublayer's output that is zeroed in training."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of attention weights that is zeroed in training."""
+    activation_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the feed-forward blocks' inner activations that is zeroed in training."""
+    layer_drop: float = Field(default=0.0, ge=0, lt=1)
+    """Chance that a whole layer is skipped for a training batch (Fan 2020)."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        check_heads(self.width, self.heads, self.key_value_heads)
+        return self
 
 
 def check_heads(width: int, heads: int, key_value_heads: int | None) -> None:
@@ -56,7 +65,7 @@ def check_heads(width: int, heads: int, key_value_heads: int | None) -> None:
         raise ValueError(f"key_value_heads {key_value_heads} must divide heads {heads}")
 
 
-def head_layout(config: StackShape) -> HeadLayout:
+def head_layout(config: StackConfig) -> HeadLayout:
     """How a configuration splits its width."""
     return HeadLayout(config.width, config.heads, config.key_value_heads or config.heads)
 
@@ -64,7 +73,7 @@ def head_layout(config: StackShape) -> HeadLayout:
 class Residual(nn.Module):
     """Norm, dropout and sum around a sublayer, before or after it."""
 
-    def __init__(self, config: StackShape) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.pre = config.norm_place == "pre"
         self.norm = make_norm(config.norm, config.width)
@@ -80,7 +89,7 @@ class Residual(nn.Module):
         return total if self.pre else self.norm(total)  # type: ignore[no-any-return]
 
 
-def feed_forward(config: StackShape) -> FeedForward:
+def feed_forward(config: StackConfig) -> FeedForward:
     """The feed-forward block of a configuration, Xavier-initialised (a gated one as two matrices)."""
     inner = config.feed_forward
     block = FeedForward(config.width, inner, activation=config.activation, dropout=config.activation_dropout)
@@ -106,7 +115,7 @@ def skipped(module: nn.Module, rate: float) -> bool:
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each in its residual."""
 
-    def __init__(self, config: StackShape) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.attention = SelfAttention(head_layout(config), dropout=config.attention_dropout)
         self.attention_residual = Residual(config)
@@ -127,7 +136,7 @@ Mix = Callable[[Tensor], Tensor]
 class DecoderLayer(nn.Module):
     """A view of the past (given as a function), cross-attention and feed-forward, each in its residual."""
 
-    def __init__(self, config: StackShape) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.past_residual = Residual(config)
         self.cross = CrossAttention(config.width, head_layout(config), dropout=config.attention_dropout)
@@ -148,7 +157,7 @@ class DecoderLayer(nn.Module):
 class DecoderStack(nn.Module):
     """All layers of a decoder with cross-attention, without the modules that see the target's past: the decoder owns those."""
 
-    def __init__(self, config: StackShape, input_size: int, *, memory_size: int) -> None:
+    def __init__(self, config: StackConfig, input_size: int, *, memory_size: int) -> None:
         super().__init__()
         self.lift = lift(input_size, config.width)
         self.memory = MemoryProjection(memory_size, head_layout(config), layers=config.layers)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from transduce.model.attention import KeyValueCache, SelfAttention, bias_dtype, causal_bias, compute_dtype, padding_bias
 from transduce.model.interface import Decoder, Encoder, Memory
-from transduce.model.layers import Activation, NormKind, make_norm
+from transduce.model.layers import make_norm
 from transduce.model.positions import (
     LearnedPositions,
     PositionKind,
@@ -26,31 +26,14 @@ from transduce.model.positions import (
     Rotation,
     SinusoidalPositions,
 )
-from transduce.model.stack import DecoderStack, EncoderLayer, check_heads, head_layout, lift, skipped
-from transduce.settings import Settings
+from transduce.model.stack import DecoderStack, EncoderLayer, StackConfig, head_layout, lift, skipped
 
 
-class TransformerConfig(Settings):
+class TransformerConfig(StackConfig):
     """A stack of Transformer layers, of an encoder or of a decoder."""
 
     kind: Literal["transformer"] = "transformer"
     """Which architecture this is."""
-    layers: int = Field(default=3, ge=1)
-    """Number of layers."""
-    width: int = Field(default=256, ge=1)
-    """Numbers per position between layers (D), a multiple of `heads`. Inputs of another width are lifted by a linear layer."""
-    heads: int = Field(default=4, ge=1)
-    """Attention heads (H)."""
-    key_value_heads: int | None = Field(default=None, ge=1)
-    """Heads of keys and values (G), a divisor of `heads` (grouped queries, Ainslie 2023; 1 = multi-query). Null = as many as `heads`."""
-    feed_forward: int = Field(default=1024, ge=1)
-    """Inner width of the feed-forward blocks (F)."""
-    activation: Activation = "relu"
-    """Non-linearity of the feed-forward blocks: relu, gelu, swish, or swiglu (gated, Shazeer 2020; half as many weights again)."""
-    norm: NormKind = "layer_norm"
-    """layer_norm (Ba 2016) or rms_norm (Zhang & Sennrich 2019)."""
-    norm_place: Literal["pre", "post"] = "pre"
-    """pre: normalise what enters a sublayer, and the end of the stack (Xiong 2020). post: the sum after each sublayer (Vaswani 2017)."""
     positions: PositionKind = "sinusoidal"
     """sinusoidal (Vaswani 2017), learned (see `max_positions`), rope (Su 2021), relative (a bias per head and distance, Raffel 2020),
     none (where the front-end has placed its vectors already, as those of pictures do)."""
@@ -60,18 +43,9 @@ class TransformerConfig(Settings):
     """Distances that relative positions tell apart, half of them in each direction for an encoder."""
     relative_max_distance: int = Field(default=128, ge=2)
     """Distance in tokens beyond which relative positions make no difference; more than half of `relative_buckets`."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each sublayer's output that is zeroed in training."""
-    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of attention weights that is zeroed in training."""
-    activation_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the feed-forward blocks' inner activations that is zeroed in training."""
-    layer_drop: float = Field(default=0.0, ge=0, lt=1)
-    """Chance that a whole layer is skipped for a training batch (Fan 2020)."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        check_heads(self.width, self.heads, self.key_value_heads)
+    def _positions_fit(self) -> Self:
         check_positions(self)
         return self
 
