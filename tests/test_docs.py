@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("quickstart", "data", "tracks", "speech", "captions", "architectures", "search", "training", "api")
+NAMES = ("quickstart", "data", "tracks", "speech", "captions", "architectures", "search", "training", "performance", "api")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 NOT_RUN = {
     "make demo-speech": "trains for minutes; tests/test_morse_example.py covers its data and its configuration",

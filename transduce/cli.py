@@ -49,6 +49,7 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a 
 Ensemble = Annotated[list[Path] | None, typer.Option("--ensemble", help="One more MODEL with the same target codec; may be repeated.")]
 Beam = Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept per sentence; 1 is greedy. [model's own]")]
 MediaRoot = Annotated[Path | None, typer.Option("--media", metavar="DIR|TAR", help="Where the recordings or pictures are that are named.")]
+Precision = Annotated[str, typer.Option("--precision", metavar="auto|fp32|int8", help="Of products; int8 rounds and is faster.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads. [all cores]")]
 
 
@@ -106,6 +107,7 @@ def predict(
     threads: Threads = None,
     media: MediaRoot = None,
     chunk_lines: Annotated[int | None, typer.Option("--chunk-lines", min=1, help="Lines answered at once. [1024, terminal 1]")] = None,
+    precision: Precision = "auto",
 ) -> None:
     """Predict one target per source line.
 
@@ -114,7 +116,9 @@ def predict(
     """
     from transduce.commands.predict import PredictOptions, predict_lines
 
-    asked = PredictOptions(style, prefix, prefix_file=prefix_file, chunk_lines=chunk_lines, beam=beam, num_best=num_best, media=media)
+    asked = PredictOptions(
+        style, prefix, prefix_file=prefix_file, chunk_lines=chunk_lines, beam=beam, num_best=num_best, media=media, precision=precision
+    )
     predict_lines([model, *(ensemble or [])], source, output=output, options=asked, words=words or [], threads=threads)
 
 
@@ -134,11 +138,12 @@ def evaluate(
     ensemble: Ensemble = None,
     threads: Threads = None,
     media: MediaRoot = None,
+    precision: Precision = "fp32",
 ) -> None:
     """Score a model against references."""
     from transduce.commands.evaluate import EvaluateOptions, Examples, evaluate_files
 
-    options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, baseline=baseline, beam=beam)
+    options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, baseline=baseline, beam=beam, precision=precision)
     examples = Examples(source, target or [], data, media)
     evaluate_files([model, *(ensemble or [])], examples, options=options, words=words or [], threads=threads)
 

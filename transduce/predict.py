@@ -28,8 +28,10 @@ from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import EnsembleScorer, Scorer
 from transduce.decode.search import SearchConfig, search
 from transduce.errors import ConfigError, DataError
+from transduce.model.int8 import int8_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
+from transduce.train.precision import ProductKind, choose_products
 
 TARGET_TOO_LONG = "target_too_long"
 STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
@@ -106,6 +108,8 @@ class Predictor:
         self.search = search or SearchConfig()
         self.ceilings = ceilings or LengthCeilings()
         self.data = data
+        self.precision = "fp32"
+        """What products are computed in, and why; for people."""
 
     @property
     def source_codec(self) -> Codec:
@@ -113,10 +117,14 @@ class Predictor:
         return self.members[0].source_codec
 
     @classmethod
-    def load(cls, path: Path | str | Sequence[Path | str], *, threads: int | None = None) -> "Predictor":
+    def load(
+        cls, path: Path | str | Sequence[Path | str], *, threads: int | None = None, precision: ProductKind = "fp32"
+    ) -> "Predictor":
         """From a run folder or model directory, or several of them for an ensemble (mean of probabilities).
 
-        threads: processor threads for arithmetic; None leaves torch's setting. Raises CheckpointError, ConfigError.
+        threads: processor threads for arithmetic; None leaves torch's setting. precision: fp32, int8 (weights and inputs of products are
+        rounded: faster, nearly the same answers) or auto, which takes int8 where the processor is fast at it and the model is large.
+        Raises CheckpointError, ConfigError.
         """
         from transduce.train.checkpoint import (
             load_model,
@@ -139,7 +147,13 @@ class Predictor:
         target_codec = as_text_codec(first.target_codec, "target")
         config = first.config
         predictor = cls([first.model], first.source_codec, target_codec, search=config.search, ceilings=ceilings, data=config.data)
-        predictor.members = tuple(Member(one.model, one.source_codec) for one in loaded)
+        models = [one.model for one in loaded]
+        weights = sum(parameter.numel() for model in models for parameter in model.parameters())
+        kind, reason = choose_products(precision, device=next(models[0].parameters()).device, num_weights=weights)
+        if kind == "int8":
+            models = [int8_model(model) for model in models]
+        predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
+        predictor.precision = f"{kind} ({reason})"
         return predictor
 
     def predict(

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from transduce.config import change_search, load_config
 from transduce.data.codec import load_codec
 from transduce.decode.search import SearchConfig
+from transduce.errors import ConfigError
 from transduce.train.checkpoint import CONFIG, resolve_model
+from transduce.train.precision import ProductKind
+from transduce.tree import listed, nearest
 
 
 def writes_numbers(model: Path) -> bool:
@@ -29,3 +33,12 @@ def search_settings(own: SearchConfig, words: Sequence[str], *, beam: int | None
     elif num_best is not None and num_best > own.beam_size:
         asked.append(f"search.beam_size={num_best}")
     return change_search(own, asked)
+
+
+def product_kind(name: str) -> ProductKind:
+    """The number format of products that `--precision` names. Raises ConfigError."""
+    kinds: tuple[ProductKind, ...] = get_args(ProductKind)
+    found = next((kind for kind in kinds if kind == name), None)
+    if found is None:
+        raise ConfigError(f"--precision {name} is not allowed: {listed(kinds)}{nearest(name, kinds)}")
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transduce.commands.ask import search_settings, usual_metrics, writes_numbers
+from transduce.commands.ask import product_kind, search_settings, usual_metrics, writes_numbers
 from transduce.commands.tracks import score_tracks, show_scores
 from transduce.data.lines import read_lines
 from transduce.data.sources import read_examples, read_sources
@@ -28,6 +28,7 @@ class EvaluateOptions:
     report: Path | None = None
     baseline: Path | None = None
     beam: int | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def evaluate_files(
     if writes_numbers(models[0]):
         _evaluate_tracks(models, examples, options=options, words=words, threads=threads)
         return
-    predictor = Predictor.load(list(models), threads=threads)
+    predictor = Predictor.load(list(models), threads=threads, precision=product_kind(options.precision))
     sources, references = _pairs_of_data(examples, predictor) if examples.data is not None else _pairs_of_files(examples, predictor)
     search = search_settings(predictor.search, words, beam=options.beam)
     names = usual_metrics(models[0]) if options.metrics is None else [name.strip() for name in options.metrics.split(",") if name.strip()]

@@ -14,7 +14,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from transduce.commands.ask import search_settings, writes_numbers
+from transduce.commands.ask import product_kind, search_settings, writes_numbers
 from transduce.commands.tracks import predict_tracks
 from transduce.data.lines import read_lines
 from transduce.data.sources import read_sources
@@ -41,6 +41,7 @@ class PredictOptions:
     beam: int | None = None
     num_best: int | None = None
     media: Path | None = None
+    precision: str = "auto"
 
 
 @dataclass
@@ -63,7 +64,9 @@ def predict_lines(
         _refuse_text_options(models, options, words)
         predict_tracks(Forecaster.load(models[0], threads=threads), source, output=output)
         return
-    predictor = Predictor.load(list(models), threads=threads)
+    predictor = Predictor.load(list(models), threads=threads, precision=product_kind(options.precision))
+    if options.precision == "auto" and predictor.precision.startswith("int8"):
+        print(f"precision: {predictor.precision}; --precision fp32 does not round", file=sys.stderr)
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
     size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
     path = None if source == "-" else Path(source)

@@ -22,12 +22,16 @@ from transduce.model.layers import Dropout
 from transduce.model.positions import Rotation, rotate
 
 FUSED_FROM_KEYS = 64
-"""Keys from which torch's fused kernel trains faster on a CPU than separate products, in float32."""
+"""Keys from which torch's fused kernel is faster on a CPU than separate products, in float32, where there are many queries."""
+FEW_QUERIES = 8
+"""Queries of a row up to which separate products are faster in a float32 step of search, whatever the number of keys."""
 FUSED_FROM_KEYS_BFLOAT16 = 512
 """The same in bfloat16, with or without gradients."""
 FEW_SCORES = 256
-"""Scores (B * T * S) up to which one call of the fused kernel beats several calls in a bfloat16 step of search."""
+"""Scores (B * T * S) up to which one call of the fused kernel beats several calls in a step of search."""
 
+VECTOR = 16
+"""Length of a row from which torch's softmax uses vector instructions: 1,280 rows of 15 take 12 times as long as rows of 16 (measured)."""
 CACHE_CHUNK = 16
 """Positions by which a key/value cache grows."""
 
@@ -110,7 +114,7 @@ class Attend(nn.Module):
             return _join(mixed, num_heads, length), None
         scores, scale = torch.matmul(folded, keys.transpose(-1, -2)), 1 / math.sqrt(head_width)  # (B, G, R * T, S)
         scores = scores * scale if bias is None else torch.add(bias, scores, alpha=scale)
-        weights = torch.softmax(scores, dim=-1)
+        weights = row_softmax(scores)
         mixed = torch.matmul(self.dropout(weights.to(values.dtype)), values)  # (B, G, R * T, K)
         shown = weights.view(num_rows, num_heads, length, -1).mean(dim=1) if with_weights else None  # (B, T, S)
         return _join(mixed, num_heads, length), shown
@@ -121,11 +125,19 @@ class Attend(nn.Module):
             return True
         if (self.training and self.rate) or (bias is not None and bias.requires_grad):
             return False
-        recorded, num_keys = torch.is_grad_enabled() and queries.requires_grad, keys.shape[2]
+        recorded, num_queries, num_keys = torch.is_grad_enabled() and queries.requires_grad, queries.shape[2], keys.shape[2]
+        if not recorded and queries.shape[0] * num_queries * num_keys <= FEW_SCORES:
+            return True
         if queries.dtype == torch.bfloat16:
-            few = not recorded and queries.shape[0] * queries.shape[2] * num_keys <= FEW_SCORES
-            return few or num_keys >= FUSED_FROM_KEYS_BFLOAT16
-        return not recorded or num_keys >= FUSED_FROM_KEYS
+            return num_keys >= FUSED_FROM_KEYS_BFLOAT16
+        return num_keys >= FUSED_FROM_KEYS and (recorded or num_queries > FEW_QUERIES)
+
+
+def row_softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last axis (..., S). On a CPU short rows are laid side by side first: torch takes them number by number."""
+    if scores.shape[-1] >= VECTOR or scores.device.type != "cpu":
+        return torch.softmax(scores, dim=-1)
+    return torch.softmax(scores.flatten(0, -2).t(), dim=0).t().contiguous().view(scores.shape)
 
 
 def _fold_bias(bias: Tensor, repeats: int) -> Tensor:
@@ -204,8 +216,16 @@ class KeyValueCache:
         return self.buffer[0, layer, :, :, : self.used], self.buffer[1, layer, :, :, : self.used]
 
     def select(self, rows: Tensor) -> "KeyValueCache":
-        """The hypotheses named by `rows`."""
-        return KeyValueCache(self.buffer.index_select(2, rows), self.used)
+        """The hypotheses named by `rows`. Only positions in use are copied, head by head, as rows of one matrix."""
+        if not self.used or torch.is_grad_enabled():
+            return KeyValueCache(self.buffer.index_select(2, rows), self.used)
+        kinds, layers, num_rows, groups, room, width = self.buffer.shape
+        blocks = torch.arange(0, kinds * layers * num_rows, num_rows, device=rows.device)[:, None] + rows  # (2 L, N')
+        heads = (blocks[:, :, None] * groups + torch.arange(groups, device=rows.device)).view(-1)
+        selected = self.buffer.new_empty(kinds, layers, len(rows), groups, room, width)
+        old, new = self.buffer.view(-1, room * width), selected.view(-1, room * width)
+        torch.index_select(old[:, : self.used * width], 0, heads, out=new[:, : self.used * width])
+        return KeyValueCache(selected, self.used)
 
 
 class SelfAttention(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, compute_dtype
+from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, compute_dtype, row_softmax
 from transduce.model.interface import Memory
 from transduce.model.layers import Dropout
 from transduce.model.shared_products import GradientTape, Shared
@@ -145,7 +145,7 @@ def padding_scores(mask: Tensor) -> Tensor:
 
 def mix(scores: Tensor, values: Shared, dropout: Dropout) -> tuple[Tensor, Tensor]:
     """Scores (B, W, S) in float32, values (B, S, D) -> contexts (B, W, D), weights (B, W, S)."""
-    weights = torch.softmax(scores, dim=-1)
+    weights = row_softmax(scores)
     return values.product(dropout(weights)), weights
 
 

@@ -14,6 +14,11 @@ import torch
 
 from transduce.errors import ConfigError
 
+ProductKind = Literal["auto", "fp32", "int8"]
+"""Number format of the products of a prediction."""
+LARGE_MODEL = 1_000_000
+"""Weights from which `auto` rounds them to int8 for prediction; a smaller model fits the caches and answers fast as it is."""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -51,6 +56,23 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp32"], device: torch.devi
 def _cpu_bf16(flags: frozenset[str]) -> tuple[bool, str]:
     found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
     return (True, ", ".join(found)) if found else (False, "the processor has no avx512_bf16 or amx_bf16")
+
+
+def choose_products(wanted: ProductKind, *, device: torch.device, num_weights: int) -> tuple[Literal["fp32", "int8"], str]:
+    """What predictions are computed in, and why. auto = int8 for large models on a processor that is fast at it.
+
+    Raises ConfigError for int8 on a GPU.
+    """
+    instructions = next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in cpu_flags()), None)
+    if wanted == "int8":
+        if device.type != "cpu":
+            raise ConfigError("precision = int8: the model is on a GPU, and int8 products are for processors; use fp32 or auto")
+        return "int8", instructions or "asked for, slow: the processor has no VNNI instructions"
+    if wanted == "fp32":
+        return "fp32", "asked for"
+    if device.type != "cpu" or instructions is None:
+        return "fp32", "on a GPU" if device.type != "cpu" else "the processor has no VNNI instructions"
+    return ("int8", instructions) if num_weights >= LARGE_MODEL else ("fp32", "a small model")
 
 
 def _cuda_bf16() -> tuple[bool, str]:

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch import nn
+
+from transduce.data.batch import Padded
+from transduce.decode.search import ModelScorer, SearchConfig, search
+from transduce.errors import ConfigError
+from transduce.model.frontends import Vocabulary
+from transduce.model.int8 import Int8Linear, Int8Product, int8_model
+from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
+from transduce.train.precision import LARGE_MODEL, choose_products
+
+CPU = torch.device("cpu")
+DECODERS = (
+    {"kind": "transformer", "layers": 2, "width": 64, "heads": 4, "feed_forward": 128},
+    {"kind": "ssru", "layers": 2, "width": 64, "heads": 4, "feed_forward": 128},
+    {"kind": "lstm", "layers": 2, "width": 64, "attention": "general", "input_feeding": True},
+    {"kind": "gru", "layers": 1, "width": 64, "attention": "additive"},
+)
+
+
+def model_with(decoder: dict[str, object]) -> Seq2Seq:
+    torch.manual_seed(0)
+    encoder = {"kind": "transformer", "layers": 2, "width": 64, "heads": 4, "feed_forward": 128}
+    config = ModelConfig.model_validate({"encoder": encoder, "decoder": decoder, "embedding_size": 64, "tie": "all"})
+    words = Vocabulary(90, 0, 1, 2, 3)
+    return build_model(config, words, words).eval()
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 96), (7, 33, 65), (40, 128, 90)])
+def test_an_int8_product_is_close_to_the_exact_one(shape: tuple[int, int, int]) -> None:
+    rows, inner, outputs = shape
+    inputs, linear = torch.randn(rows, inner), nn.Linear(inner, outputs)
+    with torch.inference_mode():
+        found, exact = Int8Linear(linear)(inputs), linear(inputs)
+    assert found.shape == exact.shape
+    assert (found - exact).abs().max() < 0.02 * exact.abs().max()
+    assert not torch.equal(found, exact)
+
+
+def test_a_row_is_rounded_alone_so_other_rows_do_not_change_its_answer() -> None:
+    product, rows = Int8Product(torch.randn(80, 64)), torch.randn(6, 64) * torch.tensor([1.0, 1e-3, 50.0, 1.0, 1.0, 0.0])[:, None]
+    together = product(rows, None)
+    assert all(torch.equal(together[number], product(rows[number], None)) for number in range(len(rows)))
+    assert together[5].abs().max() == 0
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: str(decoder["kind"]))
+def test_an_int8_model_answers_nearly_as_the_exact_one(decoder: dict[str, object]) -> None:
+    model = model_with(decoder)
+    rounded = int8_model(model)
+    source = Padded(torch.tensor([[5, 9, 14, 2], [7, 2, 0, 0]]), torch.tensor([4, 2]))
+    with torch.inference_mode():
+        outputs = []
+        for one in (model, rounded):
+            memory = one.encode(source)
+            outputs.append(one.step(torch.tensor([1, 1]), one.start(memory), memory)[0])
+    spread = outputs[0].std()
+    assert 0 < (outputs[0] - outputs[1]).abs().max() < 0.2 * spread
+    found = [search(ModelScorer(one, source, max_length=12), config=SearchConfig(beam_size=1))[0][0].tokens for one in (model, rounded)]
+    assert found[0][:1] == found[1][:1]
+
+
+def test_the_copy_shares_its_weights_and_leaves_the_model_as_it_was() -> None:
+    model = model_with(DECODERS[0])
+    rounded = int8_model(model)
+    assert rounded.embedding.weight is model.embedding.weight
+    assert sum(isinstance(module, Int8Linear) for module in rounded.modules()) == 2 * 4 + 2 * 6 + 1
+    assert not any(isinstance(module, Int8Linear) for module in model.modules())
+    assert set(rounded.state_dict()) == set(model.state_dict())
+
+
+def test_auto_rounds_large_models_on_processors_with_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transduce.train.precision.cpu_flags", lambda: frozenset({"avx512_vnni"}))
+    assert choose_products("auto", device=CPU, num_weights=LARGE_MODEL) == ("int8", "avx512_vnni")
+    assert choose_products("auto", device=CPU, num_weights=LARGE_MODEL - 1)[0] == "fp32"
+    assert choose_products("auto", device=torch.device("cuda"), num_weights=LARGE_MODEL)[0] == "fp32"
+    monkeypatch.setattr("transduce.train.precision.cpu_flags", lambda: frozenset({"avx2"}))
+    assert choose_products("auto", device=CPU, num_weights=LARGE_MODEL)[0] == "fp32"
+    assert choose_products("int8", device=CPU, num_weights=1)[1].startswith("asked for, slow")
+
+
+def test_int8_on_a_gpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="int8"):
+        choose_products("int8", device=torch.device("cuda"), num_weights=1)

@@ -1,0 +1,83 @@
+"""Products with weights of eight bits, for prediction on a processor that multiplies such numbers fast.
+
+In: a trained model. Out: a copy that answers nearly the same, whose encoder, decoder and output layer hold int8 weights: a quarter of the
+memory traffic and, with VNNI instructions, a third of the time of float32 products (measured, docs/performance.md).
+
+The decision to question: the inputs of a product are rounded to int8 row by row, each row with its own scale, and the sums are whole
+numbers. So a sentence's answer does not depend on what else is in the batch, which torch's own dynamic products (one scale for all rows)
+would not give. Weights have one scale per output (symmetric, as in CTranslate2 and Bhandare 2019).
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from transduce.model.heads import TokenHead, token_head
+from transduce.model.seq2seq import Seq2Seq
+
+LARGEST = 127.0
+"""Of a rounded number; -128 is not used, so that the range is symmetric."""
+FEWEST_WEIGHTS = 64 * 64
+"""Smaller matrices stay as they are: rounding the inputs would cost more than the product."""
+
+
+class Int8Product(nn.Module):
+    """x W^T + b with W (N, K) rounded to int8. Rounded weights and scales are derived from W and never stored."""
+
+    rounded: Tensor
+    scales: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        scales = weight.detach().float().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST  # (N,)
+        self.register_buffer("rounded", (weight.detach() / scales[:, None]).round().to(torch.int8).t(), persistent=False)  # (K, N)
+        self.register_buffer("scales", scales, persistent=False)
+
+    def forward(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., K) -> (..., N) float32; bias (N,)."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        steps = rows.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)  # (M, 1)
+        sums = torch._int_mm(torch.div(rows, steps).round_().to(torch.int8), self.rounded)  # (M, N) int32
+        outputs = sums.float().mul_(steps)
+        outputs = outputs.mul_(self.scales) if bias is None else torch.addcmul(bias, outputs, self.scales, out=outputs)
+        return outputs.view(*inputs.shape[:-1], -1)
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with an int8 product. `weight` stays for those that read it (recurrent layers share it over their steps)."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.product = Int8Product(linear.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(..., K) -> (..., N)."""
+        return self.product(inputs, self.bias)  # type: ignore[no-any-return]
+
+
+class Int8TokenHead(TokenHead):
+    """A token head with an int8 product; the embedding that shares its weights is looked up as it was."""
+
+    def __init__(self, head: TokenHead) -> None:
+        nn.Module.__init__(self)
+        self.bridge, self.weight, self.bias = head.bridge, head.weight, head.bias
+        self.product = Int8Product(head.weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return self.product(self.project(hidden), self.bias)  # type: ignore[no-any-return]
+
+
+def int8_model(model: Seq2Seq) -> Seq2Seq:
+    """A copy of `model` with int8 products in encoder, decoder and head; everything else is shared with it, the weights included."""
+    shared: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    converted = copy.deepcopy(model, shared).eval()
+    for part in (converted.encoder, converted.decoder):
+        for module in list(part.modules()):
+            for name, child in module.named_children():
+                if type(child) is nn.Linear and child.weight.numel() >= FEWEST_WEIGHTS:
+                    setattr(module, name, Int8Linear(child))
+    converted.head = Int8TokenHead(token_head(converted.head))
+    return converted
