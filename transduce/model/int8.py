@@ -75,9 +75,8 @@ def int8_model(model: Seq2Seq) -> Seq2Seq:
     shared: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     converted = copy.deepcopy(model, shared).eval()
     for part in (converted.encoder, converted.decoder):
-        for module in list(part.modules()):
-            for name, child in module.named_children():
-                if type(child) is nn.Linear and child.weight.numel() >= FEWEST_WEIGHTS:
-                    setattr(module, name, Int8Linear(child))
+        for name, module in list(part.named_modules()):
+            if type(module) is nn.Linear and module.weight.numel() >= FEWEST_WEIGHTS:
+                part.set_submodule(name, Int8Linear(module))
     converted.head = Int8TokenHead(token_head(converted.head))
     return converted
