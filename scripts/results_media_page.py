@@ -34,6 +34,13 @@ BPE; a DeepSpeech2-like CTC model 9.6 %. FSDD: takes 0 to 2 of each digit and sp
 | data, model | WER % val | WER % test | CER % test | sub / ins / del | real-time factor | training | machine |
 |---|---|---|---|---|---|---|---|
 """
+CTC = """### The effect of CTC
+
+The same models, searched with the decoder alone, with both (0.4 of the score from CTC, as above), and with the CTC layer alone (WER %).
+
+| model | val: decoder | both | CTC | test: decoder | both | CTC |
+|---|---|---|---|---|---|---|
+"""
 CAPTIONS = """## Captions
 
 Flickr8k at 128 x 128 pixels, 6,000 photographs, everything learned from scratch; 500 test photographs, five references each. CIDEr-D in
@@ -50,8 +57,9 @@ def write_pages(records: Records, root: Path) -> list[Path]:
     page = root / "docs" / "results-media.md"
     speech = "\n".join(_speech_row(records.get(name), label) for name, label in SPEECH_ROWS)
     captions = "\n".join(_caption_row(records.get(name), label) for name, label in CAPTION_ROWS)
+    ctc = "\n".join(_ctc_row(records[name], label) for name, label in SPEECH_ROWS if "searches" in records.get(name, {}).get("test", {}))
     commands = "\n".join(f"### {name}\n\n```\n{record['command']}\n```\n" for name, record in records.items())
-    page.write_text(f"{HEAD}\n{SPEECH}{speech}\n\n{CAPTIONS}{captions}\n\n## Commands\n\n{commands}", encoding="utf-8")
+    page.write_text(f"{HEAD}\n{SPEECH}{speech}\n\n{CTC}{ctc}\n\n{CAPTIONS}{captions}\n\n## Commands\n\n{commands}", encoding="utf-8")
     return [page]
 
 
@@ -69,6 +77,15 @@ def _speech_row(record: dict[str, Any] | None, label: str) -> str:
         f"{test['seconds'] / test['sound_seconds']:.3f}",
         *_circumstances(record),
     ]
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def _ctc_row(record: dict[str, Any], label: str) -> str:
+    """WER of the three searches on both splits."""
+    cells = []
+    for split in ("valid", "test"):
+        others, own = record[split]["searches"], record[split]["scores"]
+        cells += [f"{scores['wer']['value']:.1f}" for scores in (others["attention"]["scores"], own, others["ctc"]["scores"])]
     return f"| {label} | {' | '.join(cells)} |"
 
 
