@@ -5,15 +5,11 @@
 In: nothing. Out: the data in work/dates, the run in runs/dates, exact match on dates of days that training never saw, ten
 predictions, an attention picture. Exit code 1 when exact match stays below 98 %.
 
-Decision to question: training runs as the command that a reader would type, in its own process; the rest is the Python API.
+Decision to question: after training everything is the Python API.
 """
 
-import argparse
 import math
-import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from generate import generate
@@ -24,7 +20,9 @@ from transduce.metrics import compute_metrics
 from transduce.pictures import attention_png
 from transduce.predict import Prediction, Predictor
 
-CONFIG, RUN = Path("examples/dates/config.yaml"), Path("runs/dates")
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from demonstrate import Demo, demonstrate
+
 SHOWN = (
     "3. März 2021",
     "le 5 mai 1999",
@@ -38,20 +36,6 @@ SHOWN = (
     "28 agusotos 1955 pazar",
 )
 PICTURED = "Tue, 5th of June '08"
-
-
-def train(words: list[str]) -> float:
-    """Run `transduce train` with its live display. -> minutes. Exits with its exit code when it fails."""
-    if RUN.exists():
-        print(f"{RUN} holds an earlier run of this demo; it is removed.")
-        shutil.rmtree(RUN)
-    command = ["transduce", "train", str(CONFIG), *words]
-    print(f"\n$ {' '.join(command)}\n", flush=True)
-    started = time.monotonic()
-    code = subprocess.run([str(Path(sys.executable).with_name("transduce")), *command[1:]], check=False).returncode
-    if code != 0:
-        sys.exit(code)
-    return (time.monotonic() - started) / 60
 
 
 def read_pairs(path: Path) -> tuple[list[str], list[str]]:
@@ -68,12 +52,12 @@ def exact_match(predictor: Predictor, path: Path) -> tuple[float, list[tuple[str
     return compute_metrics(["exact_match"], texts, [[target] for target in targets])["exact_match"].value, wrong
 
 
-def show(title: str, rows: list[tuple[str, ...]], heads: tuple[str, ...]) -> None:
+def table(title: str, rows: list[tuple[str, ...]], heads: tuple[str, ...]) -> None:
     """A table on the terminal."""
-    table = Table(*heads, title=title, title_justify="left")
+    made = Table(*heads, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        made.add_row(*row)
+    Console().print(made)
 
 
 def draw(place: Path, prediction: Prediction) -> None:
@@ -83,40 +67,37 @@ def draw(place: Path, prediction: Prediction) -> None:
     attention_png(place, prediction.attention, source=source, target=target)
 
 
-def main() -> None:
-    """Generate, train, score, show."""
-    parser = argparse.ArgumentParser(description="Train a model that reads dates, and look at it.")
-    parser.add_argument("settings", nargs="*", metavar="A.B=C", help="settings on top of examples/dates/config.yaml")
-    parser.add_argument("--pairs", type=int, default=60_000, help="training pairs to generate")
-    parser.add_argument("--need", type=float, default=98.0, help="exact match in percent below which the demo fails")
-    parser.add_argument("--picture", type=Path, default=RUN / "attention.png")
-    words = parser.parse_args()
-
-    print(f"Writing dates in 18 locales to work/dates: {words.pairs:,} pairs to learn from, 500 to watch, 2,000 held out.")
-    paths = generate(Path("work/dates"), seed=1, sizes={"train": words.pairs, "valid": 500, "test": 2_000})
-    minutes = train(words.settings)
-
-    predictor = Predictor.load(RUN)
-    value, wrong = exact_match(predictor, paths["test"])
+def show(test: Path, picture: Path) -> float:
+    """Ten dates, some of the wrong ones, where the model looked. -> exact match in %."""
+    predictor = Predictor.load(DEMO.run)
+    value, wrong = exact_match(predictor, test)
     predictions = predictor.predict(SHOWN)
     rows = [(source, found.text, f"{math.exp(found.log_probability):.3f}") for source, found in zip(SHOWN, predictions, strict=True)]
-    show("Ten dates", rows, ("written", "ISO 8601", "p"))
+    table("Ten dates", rows, ("written", "ISO 8601", "p"))
     if wrong:
-        show(f"Some of the {len(wrong)} wrong ones", wrong[:5], ("written", "expected", "predicted"))
-    pictured = predictor.predict([PICTURED], with_attention=True)[0]
-    draw(words.picture, pictured)
-    print(f"attention picture: {words.picture}")
-    print(f"exact match on 2,000 held-out dates: {value:.2f} % (asked for: {words.need:g} %), training: {minutes:.1f} min")
-    if value < words.need:
-        sys.exit(1)
-    print(
-        "\nTry next:\n"
-        "  echo 'am 24. dezember 1999' | transduce predict runs/dates\n"
-        "  transduce info runs/dates\n"
-        "  transduce config examples/dates/config.yaml\n"
-        "  transduce init train.en train.de val.en val.de      # your own files: writes a configuration"
-    )
+        table(f"Some of the {len(wrong)} wrong ones", wrong[:5], ("written", "expected", "predicted"))
+    draw(picture, predictor.predict([PICTURED], with_attention=True)[0])
+    return value
 
+
+DEMO = Demo(
+    "dates",
+    "Train a model that reads dates, and look at it.",
+    generate,
+    examples="pairs",
+    sizes={"train": 60_000, "valid": 500, "test": 2_000},
+    intro="Writing dates in 18 locales to work/dates: {count} pairs to learn from, 500 to watch, 2,000 held out.",
+    show=show,
+    outcome="exact match on 2,000 held-out dates: {value:.2f} % (asked for: {need:g} %)",
+    need=98.0,
+    picture="attention.png",
+    next=(
+        "echo 'am 24. dezember 1999' | transduce predict runs/dates",
+        "transduce info runs/dates",
+        "transduce config examples/dates/config.yaml",
+        "transduce init train.en train.de val.en val.de      # your own files: writes a configuration",
+    ),
+)
 
 if __name__ == "__main__":
-    main()
+    demonstrate(DEMO)

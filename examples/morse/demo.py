@@ -5,16 +5,11 @@
 In: nothing. Out: recordings in work/morse, the run in runs/morse, the error rate on texts that training never heard, some predictions,
 a picture of waveform, features and alignment. Exit code 1 when more than a tenth of the letters are wrong.
 
-Decision to question: training and scoring run as the commands that a reader would type; only the predictions that are shown use the
-Python API.
+Decision to question: the picture shows the best path of the CTC layer, which is when each letter was sent, not where the decoder looked.
 """
 
-import argparse
 import json
-import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +24,10 @@ from transduce.pictures import Heard, sound_png
 from transduce.predict import Prediction, Predictor
 from transduce.timing import as_audio_codec, token_times
 
-CONFIG, RUN = Path("examples/morse/config.yaml"), Path("runs/morse")
-SCORES = Path("work/morse/scores.json")
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from demonstrate import Demo, demonstrate, transduce
+
 SHOWN, HOP_SECONDS = 8, 0.01
-
-
-def transduce(*words: str) -> None:
-    """Run a command, printed first. Exits with its exit code when it fails."""
-    print(f"\n$ transduce {' '.join(words)}\n", flush=True)
-    code = subprocess.run([str(Path(sys.executable).with_name("transduce")), *words], check=False).returncode
-    if code != 0:
-        sys.exit(code)
 
 
 def draw(place: Path, predictor: Predictor, media: Media, *, prediction: Prediction) -> None:
@@ -54,53 +42,42 @@ def draw(place: Path, predictor: Predictor, media: Media, *, prediction: Predict
     sound_png(place, Heard(samples, features[0].numpy(), alignment, prediction.tokens, len(samples) / rate), title=prediction.text)
 
 
-def show(path: Path, place: Path) -> None:
-    """Some recordings with what was sent and what was read; the longest of them is drawn."""
-    predictor = Predictor.load(RUN)
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:SHOWN]]
-    sources = [Media(path.with_suffix(".tar").absolute(), record["audio"]) for record in records]
+def show(test: Path, picture: Path) -> float:
+    """Some recordings with what was sent and what was read; the longest of them is drawn. -> character error rate in %."""
+    archive, scores = test.with_suffix(".tar"), DEMO.work / "scores.json"
+    words = ("--data", str(test), "--media", str(archive), "--metrics", "cer,exact_match", "--json", str(scores))
+    transduce("evaluate", str(DEMO.run), *words)
+    predictor = Predictor.load(DEMO.run)
+    records = [json.loads(line) for line in test.read_text(encoding="utf-8").splitlines()[:SHOWN]]
+    sources = [Media(archive.absolute(), record["audio"]) for record in records]
     predictions = predictor.predict(sources)
     table = Table("sent", "read", "words per minute", "SNR (dB)", title="Recordings that it never heard", title_justify="left")
     for record, found in zip(records, predictions, strict=True):
         table.add_row(record["text"], found.text, str(record["speed"]), str(record["snr_db"]))
     Console().print(table)
     longest = max(range(len(records)), key=lambda number: len(records[number]["text"]))
-    draw(place, predictor, sources[longest], prediction=predictions[longest])
+    draw(picture, predictor, sources[longest], prediction=predictions[longest])
+    return float(json.loads(scores.read_text(encoding="utf-8"))["scores"]["cer"]["value"])
 
 
-def main() -> None:
-    """Generate, train, score, show."""
-    parser = argparse.ArgumentParser(description="Train a model that reads Morse code by ear, and look at it.")
-    parser.add_argument("settings", nargs="*", metavar="A.B=C", help="settings on top of examples/morse/config.yaml")
-    parser.add_argument("--recordings", type=int, default=4000, help="recordings to learn from")
-    parser.add_argument("--need", type=float, default=10.0, help="largest character error rate in percent")
-    parser.add_argument("--picture", type=Path, default=RUN / "heard.png")
-    words = parser.parse_args()
-
-    print(f"Keying Morse code into work/morse: {words.recordings:,} recordings to learn from, 100 to watch, 300 held out.")
-    paths = generate(Path("work/morse"), seed=1, sizes={"train": words.recordings, "valid": 100, "test": 300})
-    if RUN.exists():
-        print(f"{RUN} holds an earlier run of this demo; it is removed.")
-        shutil.rmtree(RUN)
-    started = time.monotonic()
-    transduce("train", str(CONFIG), *words.settings)
-    minutes = (time.monotonic() - started) / 60
-    test = paths["test"]
-    media = str(test.with_suffix(".tar"))
-    transduce("evaluate", str(RUN), "--data", str(test), "--media", media, "--metrics", "cer,exact_match", "--json", str(SCORES))
-    show(test, words.picture)
-    error = json.loads(SCORES.read_text(encoding="utf-8"))["scores"]["cer"]["value"]
-    print(f"\npicture: {words.picture}")
-    print(f"wrong letters on 300 held-out recordings: {error:.2f} % (asked for: at most {words.need:g} %), training: {minutes:.1f} min")
-    if error > words.need:
-        sys.exit(1)
-    print(
-        "\nTry next:\n"
-        "  transduce predict runs/morse --input a-recording.wav\n"
-        "  transduce info runs/morse\n"
-        "  transduce config examples/morse/config.yaml"
-    )
-
+DEMO = Demo(
+    "morse",
+    "Train a model that reads Morse code by ear, and look at it.",
+    generate,
+    examples="recordings",
+    sizes={"train": 4000, "valid": 100, "test": 300},
+    intro="Keying Morse code into work/morse: {count} recordings to learn from, 100 to watch, 300 held out.",
+    show=show,
+    outcome="wrong letters on 300 held-out recordings: {value:.2f} % (asked for: at most {need:g} %)",
+    need=10.0,
+    at_most=True,
+    picture="heard.png",
+    next=(
+        "transduce predict runs/morse --input a-recording.wav",
+        "transduce info runs/morse",
+        "transduce config examples/morse/config.yaml",
+    ),
+)
 
 if __name__ == "__main__":
-    main()
+    demonstrate(DEMO)
