@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from captions import config_tree, write_corpus
+from test_report import check_html
 from typer.testing import CliRunner
 
 from transduce.cli import app
 from transduce.config import parse_config
 from transduce.controls import exchanged, originality, originality_lines
 from transduce.data.sources import read_examples
+from transduce.data.values import Media
 from transduce.errors import ConfigError
 from transduce.evaluate import Evaluation, evaluate, write_report
 from transduce.pictures import Look, looks_png
 from transduce.predict import Predictor
+from transduce.report.exhibits import Sight, gather
 from transduce.train.events import SilentProgress
 from transduce.train.loop import resume, train
 
@@ -49,6 +52,10 @@ def test_a_model_that_looks_beats_itself_with_other_pictures(learned: Path, tmp_
     assert evaluation.originality["reused_captions"] > 0.9, "there are only 24 sentences to say"
     page = write_report(evaluation, predictor, report_dir=tmp_path).read_text(encoding="utf-8")
     assert "Does it look?" in page and "CIDEr-D" in page and "word for word" in page and 'id="length"' not in page
+    check_html(page)
+    assert page.count("data:image/jpeg") == 12, "six of the worst and six of the best are seen"
+    assert page.count('href="#worst-1"') == len(evaluation.predictions[int(page.split("<span>line ")[1].split("<")[0]) - 1].tokens)
+    assert "24 pictures" in page and len(page) < 200_000
     assert json.loads((tmp_path / "evaluation.json").read_text())["control"][0]["metric"] == "cider"
 
 
@@ -61,6 +68,17 @@ def test_a_model_that_does_not_look_is_told_so(learned: Path, tmp_path: Path) ->
     page = write_report(evaluation, predictor, report_dir=tmp_path).read_text(encoding="utf-8")
     assert "Please note" in page and "does not depend on what it sees" in page
     assert replace(evaluation, control=None).control_verdict is None
+
+
+def test_pictures_are_shown_without_attention_where_there_is_none(tmp_path: Path) -> None:
+    for name, count in {"train": 8, "valid": 4}.items():
+        write_corpus(tmp_path, name, count, seed=1)
+    change = {"model": {"decoder": {"attention": "none"}}, "train": {"max_steps": 1, "loss": {"doubly_stochastic": 0}}}
+    train(parse_config(config_tree(tmp_path), change), SilentProgress())
+    predictor = Predictor.load(tmp_path / "run")
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    seen, unread = gather(predictor, [Media(tmp_path / "valid" / "0.png"), Media(tmp_path / "broken.png")], predictor.search)
+    assert isinstance(seen, Sight) and seen.looks is None and seen.pixels.shape == (16, 16, 3) and unread is None
 
 
 def test_the_command_line_reads_pictures(learned: Path) -> None:

@@ -120,6 +120,22 @@ def test_one_sentence_is_enough_for_a_report(tmp_path: Path) -> None:
     assert "(empty)" in page
 
 
+def test_error_rates_show_what_became_what(tmp_path: Path) -> None:
+    result = evaluate(model(worse), SOURCES, REFERENCES, metrics=["chrf", "wer"], report_dir=tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    check_html(page)
+    wrong = result.scores["wer"].details["substitutions"]
+    assert sum(alignment.counts.substitutions for alignment in result.alignments()) == wrong
+    assert f"{wrong:.0f} sub, " in page and 'id="errors"' in page
+    pair = '<span class="pair substitution" title="substitution"><b>HUND</b><i>&lt;script&gt;</i></span>'
+    assert pair in page.split('id="errors"')[1].split('id="worst"')[0] and pair in page.split('id="worst"')[1].split("</li>")[0]
+    assert "substitutions 1, insertions 1, deletions 0 of words 6" in page
+    best = page.split('id="best"')[1].split("</li>")[0]
+    assert 'class="pair hit"' in best and 'class="pair' not in best.replace('class="pair hit"', ""), "what is right is not marked"
+    plain = evaluate(model(worse), SOURCES, REFERENCES, metrics=["chrf"])
+    assert plain.alignments() == []
+
+
 def test_a_baseline_is_compared_by_paired_bootstrap(tmp_path: Path) -> None:
     evaluation = compare(evaluate(model(), SOURCES, REFERENCES, metrics=["chrf", "per"]), model(worse), name="old")
     assert evaluation.baseline is not None

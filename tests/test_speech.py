@@ -9,7 +9,10 @@ from typing import BinaryIO
 
 import pytest
 import torch
+from test_report import check_html
+from typer.testing import CliRunner
 
+from transduce.cli import app
 from transduce.config import parse_config
 from transduce.data.audio import AudioCodec
 from transduce.data.codec import as_text_codec
@@ -21,6 +24,7 @@ from transduce.errors import ConfigError
 from transduce.evaluate import evaluate, write_report
 from transduce.model.seq2seq import build_model
 from transduce.predict import Predictor
+from transduce.report.exhibits import Hearing, gather
 from transduce.train.loop import train
 
 
@@ -76,8 +80,45 @@ def test_from_recordings_to_predictions(tmp_path: Path) -> None:
     assert found[0].attention is not None and found[0].attention.shape == (len(found[0].tokens) + 1, -(-45 // 4))
     again = predictor.predict(sources[2:3])[0]
     assert again.text == found[2].text and again.score == pytest.approx(found[2].score, abs=1e-4)
-    result = evaluate(predictor, sources[:1], [["aa"]], metrics=["cer"])
-    assert "wav" in write_report(result, predictor, report_dir=tmp_path / "report").read_text(encoding="utf-8")
+    result = evaluate(predictor, [*sources, *sources[:1]], [["aa"]] * 5, metrics=["cer"])
+    page = write_report(result, predictor, report_dir=tmp_path / "report").read_text(encoding="utf-8")
+    check_html(page)
+    assert "wav" in page and "real-time factor" in page and 'id="attention"' not in page
+    items = page.split('id="worst"')[1].split("<li>")[1:]
+    drawn = ['<svg class="sound"' in item for item in items]
+    assert len(items) == 4 and drawn == ["unreadable source" not in item for item in items] and any(drawn)
+
+
+def test_recordings_are_drawn_with_and_without_attention(tmp_path: Path) -> None:
+    """The times of tokens come from CTC or attention; a model that has neither shows waveform and features."""
+    settings = tree(tmp_path)
+    settings["train"]["max_steps"] = 1
+    settings["model"]["decoder"]["attention"] = "none"
+    settings["model"]["ctc"] = False
+    settings["train"]["loss"] = {"ctc_weight": 0.0}
+    settings["search"] = {"ctc_weight": 0.0}
+    train(parse_config(settings))
+    predictor = Predictor.load(tmp_path / "run")
+    source = Media(tmp_path / "3.wav")
+    (bare,) = gather(predictor, [source], predictor.search)
+    assert isinstance(bare, Hearing) and bare.attention is None and bare.spans == () and bare.seconds == pytest.approx(0.45)
+    assert bare.features.shape[1] == 12 and bare.wave.shape == (420, 2) and (bare.wave[:, 0] <= bare.wave[:, 1]).all()
+
+
+def test_the_command_line_writes_alignments(tmp_path: Path) -> None:
+    settings = tree(tmp_path)
+    settings["train"]["max_steps"] = 1
+    train(parse_config(settings))
+    words = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "train.jsonl")]
+    done = CliRunner().invoke(app, [*words, "--metrics", "wer,cer", "--alignments", str(tmp_path / "aligned" / "out.jsonl")])
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (tmp_path / "aligned" / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["line"] for line in lines] == list(range(1, 11)) and lines[0]["unit"] == "word"
+    missing = sum(line["deletions"] for line in lines)
+    assert f"{missing} deletions of 10" in done.output, "the figures that are printed"
+    refused = CliRunner().invoke(app, [*words, "--metrics", "exact_match", "--alignments", str(tmp_path / "x")])
+    assert isinstance(refused.exception, ConfigError) and refused.exception.exit_code == 2
+    assert "none among exact_match: add one with --metrics (wer, cer, per)" in str(refused.exception)
 
 
 def untrained(tmp_path: Path) -> Predictor:

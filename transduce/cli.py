@@ -133,6 +133,7 @@ def evaluate(
     metrics: Annotated[str | None, typer.Option("--metrics", metavar="A,B", help="bleu, wer, cider, ... [as in training]")] = None,
     json_output: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the figures as JSON.")] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="DIR", help="Write report.html there.")] = None,
+    alignments: Annotated[Path | None, typer.Option("--alignments", metavar="OUT", help="Write what wer, cer or per counted.")] = None,
     baseline: Annotated[Path | None, typer.Option("--baseline", metavar="MODEL", help="Test the difference to this one.")] = None,
     beam: Beam = None,
     ensemble: Ensemble = None,
@@ -143,7 +144,15 @@ def evaluate(
     """Score a model against references."""
     from transduce.commands.evaluate import EvaluateOptions, Examples, evaluate_files
 
-    options = EvaluateOptions(metrics=metrics, json_output=json_output, report=report, baseline=baseline, beam=beam, precision=precision)
+    options = EvaluateOptions(
+        metrics,
+        json_output=json_output,
+        report=report,
+        baseline=baseline,
+        beam=beam,
+        precision=precision,
+        alignments=alignments,
+    )
     examples = Examples(source, target or [], data, media)
     evaluate_files([model, *(ensemble or [])], examples, options=options, words=words or [], threads=threads)
 

@@ -17,6 +17,7 @@ from transduce.data.values import Media, Value, shown
 from transduce.decode.search import SearchConfig
 from transduce.errors import DataError
 from transduce.metrics import NUM_RESAMPLES, Comparison, Score, compute_metrics, paired_bootstrap
+from transduce.metrics.alignments import ALIGNERS, EditAlignment, align_texts
 from transduce.metrics.captions import CAPTION_METRICS
 from transduce.metrics.edits import sentence_similarity
 from transduce.metrics.overlap import sentence_chrf
@@ -107,6 +108,11 @@ class Evaluation:
         if TEXT_METRICS & set(self.scores):
             return "sentence chrF", sentence_chrf(self.texts, self.references)
         return "similarity (100 minus edits per symbol)", sentence_similarity(self.texts, self.references)
+
+    def alignments(self) -> list[EditAlignment]:
+        """Each prediction beside the closest reference, as the first error rate among the scores counted it; none without one."""
+        rate = next((name for name in self.scores if name in ALIGNERS), None)
+        return [] if rate is None else align_texts(rate, self.texts, self.references)
 
     def to_dict(self) -> dict[str, object]:
         """The figures, for JSON; predictions are left to predictions.jsonl."""

@@ -19,6 +19,7 @@ from transduce.data.image import IMAGENET, ImageCodec, ImageConfig
 from transduce.data.picture_files import Limits, webp_size
 from transduce.data.values import BadValueError, Media
 from transduce.errors import DataError
+from transduce.model.frontends import Pixels
 
 RED, GREEN, BLUE = (250, 10, 10), MIDDLE, (10, 10, 250)
 KEYS = np.arange(1, 9, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -220,6 +221,13 @@ def test_colours_are_fitted_and_the_codec_is_stored(tmp_path: Path) -> None:
         fit_codec(config, iter(names[1:2]), seed=1)
     with pytest.raises(ValueError, match="multiple of patch"):
         ImageConfig(size=20, patch=8)
+
+
+def test_colours_of_stored_weights_are_not_learned() -> None:
+    """Those of torchvision's weights, and of the published ViTs."""
+    imagenet, half = (fit_codec(ImageConfig(size=16, patch=8, normalise=name), iter(()), seed=1) for name in ("imagenet", "half"))
+    assert imagenet.shape == Pixels(16, 8, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert half.shape == Pixels(16, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_sizes_in_webp_headers_are_those_of_their_files() -> None:

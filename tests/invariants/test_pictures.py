@@ -9,7 +9,7 @@ from transduce.train.loss import LossConfig, LossSums
 from transduce.train.objective import training_loss
 
 ENCODERS = ("none", "gru", "transformer-pre-sinusoidal")
-CHOSEN = ("lstm-none", "lstm-additive", "gru-general-feeding", "transformer-pre-sinusoidal", "ssru")
+CHOSEN = ("lstm-none", "lstm-additive", "lstm-additive-gated", "gru-general-feeding", "transformer-pre-sinusoidal", "ssru")
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 TARGETS, OWNERS = [6, 4, 3, 5], [0, 0, 1, 2]
 combinations = pytest.mark.parametrize(

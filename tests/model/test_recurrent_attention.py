@@ -8,7 +8,7 @@ from torch import Tensor
 from transduce.model import recurrent_attention
 from transduce.model.interface import Memory
 from transduce.model.location_attention import LocationAttention
-from transduce.model.recurrent_attention import AdditiveAttention, MultiHeadAttention, ProductAttention, RecurrentAttention
+from transduce.model.recurrent_attention import AdditiveAttention, ContextGate, MultiHeadAttention, ProductAttention, RecurrentAttention
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 
 MASK = torch.tensor([[True, True, True, True], [True, True, False, False], [True, False, False, False]])
@@ -166,3 +166,26 @@ def test_location_attention_equals_its_formula() -> None:
 def test_location_needs_steps() -> None:
     with pytest.raises(ValidationError, match="attention location follows its own steps"):
         RecurrentDecoderConfig(attention="location", attend="after", input_feeding=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gate_multiplies_the_context_and_leaves_the_weights(kind: str) -> None:
+    """sigmoid(w . q + b) times the context (Xu 2015, 4.2.1), values and every gradient."""
+    torch.manual_seed(8)
+    attention, gate = make(kind, 0.0), ContextGate(4)
+    torch.nn.init.normal_(gate.wanted.bias)
+    memory, queries = memory_of(6), torch.randn(3, 2, 4, requires_grad=True)
+    plain, weights = read(attention, memory, queries)
+    gated, same = gate.reader(attention.reader(attention.project(memory), with_weights=True))(queries, None)
+    expected = plain * torch.sigmoid(gate.wanted(queries))
+    torch.testing.assert_close(gated, expected)
+    torch.testing.assert_close(same, weights)
+    leaves = [memory.states, queries, *gate.parameters()]
+    ours, theirs = (torch.autograd.grad(value.square().sum(), leaves, retain_graph=True) for value in (gated, expected))
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+
+
+def test_a_gate_needs_a_context() -> None:
+    with pytest.raises(ValidationError, match="gate true needs attention"):
+        RecurrentDecoderConfig(attention="none", gate=True)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from transduce.evaluate import Baseline, Evaluation, compare, evaluate, write_re
 from transduce.evaluate_tracks import write_track_report
 from transduce.forecast import Forecaster
 from transduce.metrics import Score
+from transduce.metrics.alignments import ALIGNERS
 from transduce.predict import Predictor
+
+RATES_HINT = f"add one with --metrics ({', '.join(ALIGNERS)})"
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is computed and where it is written. `metrics` are names separated by commas."""
+    """What is computed and where it is written. `metrics` are names separated by commas. alignments: a file of JSON lines."""
 
     metrics: str | None = None
     json_output: Path | None = None
@@ -29,6 +32,7 @@ class EvaluateOptions:
     baseline: Path | None = None
     beam: int | None = None
     precision: str = "fp32"
+    alignments: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,12 @@ def evaluate_files(
     if writes_numbers(models[0]):
         _evaluate_tracks(models, examples, options=options, words=words, threads=threads)
         return
+    names = usual_metrics(models[0]) if options.metrics is None else [name.strip() for name in options.metrics.split(",") if name.strip()]
+    if options.alignments is not None and not set(ALIGNERS) & set(names):
+        raise ConfigError(f"--alignments shows what an error rate counts, and there is none among {', '.join(names)}: {RATES_HINT}")
     predictor = Predictor.load(list(models), threads=threads, precision=product_kind(options.precision))
     sources, references = _pairs_of_data(examples, predictor) if examples.data is not None else _pairs_of_files(examples, predictor)
     search = search_settings(predictor.search, words, beam=options.beam)
-    names = usual_metrics(models[0]) if options.metrics is None else [name.strip() for name in options.metrics.split(",") if name.strip()]
     evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=", ".join(map(str, models)))
     if options.baseline is not None:
         evaluation = compare(evaluation, options.baseline, search=search if words or options.beam else None)
@@ -75,14 +81,20 @@ def evaluate_files(
         print(f"report: {write_report(evaluation, predictor, report_dir=options.report, paths=models)}")
     if options.json_output is not None:
         _write_json(options.json_output, evaluation.to_dict())
+    if options.alignments is not None:
+        _write(options.alignments, "".join(f"{line}\n" for line in alignment_lines(evaluation)))
+
+
+def alignment_lines(evaluation: Evaluation) -> Iterator[str]:
+    """A JSON object for each sentence: its line (from 1), its source, and `EditAlignment.to_dict`."""
+    for number, (source, alignment) in enumerate(zip(evaluation.source_texts, evaluation.alignments(), strict=True), start=1):
+        yield json.dumps({"line": number, "source": source, **alignment.to_dict()}, ensure_ascii=False)
 
 
 def _pairs_of_files(examples: Examples, predictor: Predictor) -> tuple[list[Value], list[list[str]]]:
     """Sources and their references from aligned files of lines."""
     source = examples.source or Path()
-    sources: list[Value] = list(
-        read_lines(source) if predictor.data is None else read_sources(source, predictor.data, examples.media)
-    )
+    sources: list[Value] = list(read_lines(source) if predictor.data is None else read_sources(source, predictor.data, examples.media))
     references = [list(read_lines(path)) for path in examples.targets]
     for path, lines in zip(examples.targets, references, strict=True):
         if len(lines) != len(sources):
@@ -103,7 +115,8 @@ def _pairs_of_data(examples: Examples, predictor: Predictor) -> tuple[list[Value
 def _evaluate_tracks(
     models: Sequence[Path], examples: Examples, *, options: EvaluateOptions, words: Sequence[str], threads: int | None
 ) -> None:
-    refused = {"--ensemble": len(models) > 1, "--baseline": options.baseline, "--beam": options.beam}
+    options_refused = {"--baseline": options.baseline, "--beam": options.beam, "--alignments": options.alignments}
+    refused = {"--ensemble": len(models) > 1, **options_refused}
     named = [name for name, given in refused.items() if given] + (["search.KEY=VALUE"] if words else [])
     if named:
         raise ConfigError(f"{', '.join(named)}: not for a model whose target is numbers")
@@ -159,7 +172,10 @@ def _against(other: Baseline | None) -> list[str]:
 
 
 def _write_json(path: Path, tree: dict[str, object]) -> None:
-    text = json.dumps(tree, ensure_ascii=False, indent=2) + "\n"
+    _write(path, json.dumps(tree, ensure_ascii=False, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -28,7 +28,9 @@ from transduce.settings import Settings
 
 LARGEST_FILE = 64 << 20  # bytes
 HEADER = 1 << 16  # bytes in which a header is looked for first
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue (0 to 1)
+# Mean and standard deviation of red, green, blue (0 to 1) that published weights were trained with.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 FITTED_ON = 1000  # pictures
 SHARPEST = 0.05  # smallest standard deviation of a colour, so that a set of black pictures can be normalised
 
@@ -45,8 +47,9 @@ class ImageConfig(Settings):
     """Width and height in pixels of what becomes one vector: (size / patch)^2 positions. 4, 8, 16 or 32 for a cnn."""
     fit: Literal["crop", "squash"] = "crop"
     """How a picture becomes square: crop = its middle, squash = all of it, out of shape."""
-    normalise: Literal["imagenet", "fitted"] = "imagenet"
-    """Mean and deviation of the colours: imagenet's (for stored weights), or fitted on up to 1,000 training pictures."""
+    normalise: Literal["imagenet", "half", "fitted"] = "imagenet"
+    """Mean and deviation of the colours. For stored weights those that they were trained with: imagenet's (torchvision's ResNets), or half
+    for both (the ViTs of Dosovitskiy 2021). fitted: on up to 1,000 training pictures."""
     max_pixels: int = Field(default=24_000_000, ge=1)
     """A file whose header promises more pixels is refused. Decoding takes up to 8 bytes for each."""
     smallest_crop: float = Field(default=1.0, gt=0, le=1)
@@ -78,8 +81,8 @@ class ImageCodec:
     @classmethod
     def fit(cls, config: ImageConfig, values: Iterable[Media]) -> "ImageCodec":
         """The colours' mean and deviation, where they are asked for. Raises DataError where no picture can be read."""
-        plain = cls(config, *IMAGENET)
-        if config.normalise == "imagenet":
+        plain = cls(config, *(HALF if config.normalise == "half" else IMAGENET))
+        if config.normalise != "fitted":
             return plain
         sample: EvenSample[Media] = EvenSample(FITTED_ON, seed=0)
         sample.add(values)

@@ -8,11 +8,15 @@ whitespace tokens inside a text, `per` does the same without an extra library.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from transduce.metrics.score import CountedMetric, FloatArray, missing_extra
+
+EditKind = Literal["hit", "substitution", "insertion", "deletion"]
+EDIT_KINDS: tuple[EditKind, ...] = ("hit", "substitution", "insertion", "deletion")
+"""In the order of `EditCounts`."""
 
 
 class EditCounts(NamedTuple):
@@ -30,7 +34,13 @@ class EditCounts(NamedTuple):
 
 
 def count_edits(prediction: Sequence[str], reference: Sequence[str]) -> EditCounts:
-    """The shortest alignment of two sequences (Levenshtein 1966)."""
+    """The shortest alignment of two sequences (Levenshtein 1966) in numbers."""
+    path = edit_path(prediction, reference)
+    return EditCounts(*(path.count(kind) for kind in EDIT_KINDS))
+
+
+def edit_path(prediction: Sequence[str], reference: Sequence[str]) -> list[EditKind]:
+    """The kinds of edits of the shortest alignment, from the beginning of the two sequences to their end."""
     rows, columns = len(reference) + 1, len(prediction) + 1
     costs = [list(range(columns))]
     for row in range(1, rows):
@@ -42,21 +52,23 @@ def count_edits(prediction: Sequence[str], reference: Sequence[str]) -> EditCoun
     return _trace(costs, prediction, reference)
 
 
-def _trace(costs: list[list[int]], prediction: Sequence[str], reference: Sequence[str]) -> EditCounts:
-    """Walks the cost table back from its end and counts the moves."""
+def _trace(costs: list[list[int]], prediction: Sequence[str], reference: Sequence[str]) -> list[EditKind]:
+    """Walks the cost table back from its end and writes the moves down."""
     row, column = len(reference), len(prediction)
-    hits = substitutions = insertions = deletions = 0
+    path: list[EditKind] = []
     while row or column:
         cost = costs[row][column]
         differs = bool(row and column) and reference[row - 1] != prediction[column - 1]
         if row and column and costs[row - 1][column - 1] + differs == cost:
-            substitutions, hits = substitutions + differs, hits + (not differs)
+            path.append("substitution" if differs else "hit")
             row, column = row - 1, column - 1
         elif row and costs[row - 1][column] + 1 == cost:
-            deletions, row = deletions + 1, row - 1
+            path.append("deletion")
+            row -= 1
         else:
-            insertions, column = insertions + 1, column - 1
-    return EditCounts(hits, substitutions, insertions, deletions)
+            path.append("insertion")
+            column -= 1
+    return path[::-1]
 
 
 def sentence_similarity(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

@@ -2,7 +2,8 @@
 
 In: queries (B, W, D), W hypotheses or target positions of each sentence, and the memory. Out: contexts (B, W, context_size)
 and weights (B, W, S). `project` is called once per sentence; `reader` once per loop or step, and gives the function that
-the steps call, so that products with the memory share one gradient (`shared_products`). Location-aware attention has its own file.
+the steps call, so that products with the memory share one gradient (`shared_products`). `ContextGate` may stand behind any of them;
+location-aware attention has its own file.
 
 The decision to question: the energies v . tanh(q + k) are computed as -2 v . 1 / (1 + exp(2 q) exp(2 k)), which is the same
 up to a constant that the softmax removes, and needs no exponential per pair (measured: 10 times faster on a CPU). For that
@@ -136,6 +137,28 @@ class MultiHeadAttention(RecurrentAttention):
             return self.cross(queries, keys, with_weights=with_weights)  # type: ignore[no-any-return]
 
         return read
+
+
+class ContextGate(nn.Module):
+    """How much of a context a state wants: beta = sigmoid(w . q + b), times the context (Xu 2015, 4.2.1). The weights stay as they are, so
+    that they still say where the model would look."""
+
+    def __init__(self, query_size: int) -> None:
+        super().__init__()
+        self.wanted = nn.Linear(query_size, 1)
+        nn.init.xavier_uniform_(self.wanted.weight)
+        nn.init.zeros_(self.wanted.bias)
+
+    def reader(self, read: Reader) -> Reader:
+        """The same reader, each of its contexts (B, W, context_size) multiplied by the number that its query asks for."""
+        wanted = Shared(self.wanted.weight.t())
+
+        def read_gated(queries: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            context, weights = read(queries, previous)
+            energies = wanted.product(queries.reshape(-1, queries.shape[-1])).float() + self.wanted.bias
+            return context * torch.sigmoid(energies).view(*queries.shape[:2], 1).to(context.dtype), weights
+
+        return read_gated
 
 
 def padding_scores(mask: Tensor) -> Tensor:

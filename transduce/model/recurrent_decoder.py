@@ -21,7 +21,14 @@ from transduce.errors import ConfigError
 from transduce.model.interface import Decoder, Encoder, Memory
 from transduce.model.layers import Dropout
 from transduce.model.location_attention import LocationAttention
-from transduce.model.recurrent_attention import AdditiveAttention, MultiHeadAttention, ProductAttention, Reader, RecurrentAttention
+from transduce.model.recurrent_attention import (
+    AdditiveAttention,
+    ContextGate,
+    MultiHeadAttention,
+    ProductAttention,
+    Reader,
+    RecurrentAttention,
+)
 from transduce.model.recurrent_cells import CELLS, Cell, CellState, drop, initialise_gates, recurrent_mask, sweep
 from transduce.model.shared_products import Shared
 from transduce.settings import Settings
@@ -52,6 +59,8 @@ class RecurrentDecoderConfig(Settings):
     """Of location attention: positions that such a convolution sees (Chorowski 2015 used 201 over positions of 10 ms)."""
     heads: int = Field(default=4, ge=1)
     """Heads of multihead attention; must divide `width`."""
+    gate: bool = False
+    """Multiply each context by a number between 0 and 1 that the asking state decides (Xu 2015, 4.2.1), so that a word may look away."""
     deep_output: Literal["tanh", "maxout"] = "tanh"
     """The layer over state, context and embedding when attention comes before the cell (Bahdanau 2015 used maxout)."""
     bridge: Literal["dense", "copy", "zero"] = "dense"
@@ -75,6 +84,8 @@ class RecurrentDecoderConfig(Settings):
             raise ValueError(f"heads {self.heads} must divide width {self.width}")
         if self.attention == "location" and self.attend == "after" and not self.input_feeding:
             raise ValueError("attention location follows its own steps: use attend before, or input_feeding true")
+        if self.gate and self.attention == "none":
+            raise ValueError("gate true needs attention: there is no context to multiply; allowed with attention none: gate false")
         return self
 
     def place(self) -> Literal["none", "before", "after"]:
@@ -115,6 +126,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         make = CELLS[config.kind]
         self.num_states = make.num_states
         self.attention = _attention(config, encoder)
+        self.gate = ContextGate(width) if config.gate else None
         context_size = 0 if self.attention is None else self.attention.context_size
         beside = context_size if self.place == "before" else 0
         cells = (make(input_size if layer == 0 else width + beside, width) for layer in range(config.layers))
@@ -273,10 +285,11 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         return outputs, RecurrentState(tuple(following), None)
 
     def _reader(self, memory: Memory, with_weights: bool) -> Reader:
-        """The attention over this memory."""
+        """The attention over this memory, its contexts gated where that is wanted."""
         assert self.attention is not None  # asked only where there is one
         keys = memory.keys if self.summary_input is None else memory.keys[:-1]
-        return self.attention.reader(keys, with_weights=with_weights)
+        read = self.attention.reader(keys, with_weights=with_weights)
+        return read if self.gate is None else self.gate.reader(read)
 
 
 def _attention(config: RecurrentDecoderConfig, encoder: Encoder) -> RecurrentAttention | None:

@@ -9,25 +9,31 @@ from pathlib import Path
 
 import numpy as np
 
-from transduce.controls import sees
 from transduce.evaluate import Evaluation
+from transduce.metrics.alignments import Edit, EditAlignment, frequent_errors
 from transduce.metrics.by_length import LengthScore, score_by_length
 from transduce.predict import Predictor
 from transduce.report.charts import HeatMap
+from transduce.report.exhibits import Exhibit, are_files, gather
 from transduce.train.journal import LOG_NAME, RESULTS_NAME, Curves, read_curves
 
 NUM_EXAMPLES = 12
+NUM_EXHIBITS = 6  # examples with a picture or a sound, of which each takes some tens of kilobytes of the page
+NUM_ERRORS = 12
 NUM_MAPS = 4
 MAX_MAP_TOKENS = 32
 NO_ATTENTION = "This model has no attention to draw: its decoder reads the source through one fixed context vector."
 TOO_WIDE = "The sources are too long for their attention to be drawn."
-MAX_MAP_COLUMNS = 200  # positions of a source without labels: a few seconds of sound
+MAX_MAP_COLUMNS = 200  # steps of a track, which have no labels
 END_MARK = "</s>"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sentence. number: its line, from 1. score: percent, higher is better. marks: truncated and flags, for people."""
+    """One sentence. number: its line, from 1. score: percent, higher is better. marks: truncated and flags, for people.
+
+    alignment: with the closest reference, where an error rate was asked for. exhibit: of a source that is a file.
+    """
 
     number: int
     source: str
@@ -35,16 +41,22 @@ class Example:
     prediction: str
     score: float
     marks: tuple[str, ...]
+    alignment: EditAlignment | None = None
+    exhibit: Exhibit | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page. by_length: one list for the model and one for a baseline, by name; empty for sources that are files."""
+    """Everything on the page. by_length: one list for the model and one for a baseline, by name; empty for sources that are files.
+
+    errors: the most frequent ones of the first error rate. maps: attention over texts, with line numbers; else the reason.
+    """
 
     evaluation: Evaluation
     ranked_by: str
     worst: Sequence[Example]
     best: Sequence[Example]
+    errors: Sequence[tuple[Edit, int]]
     by_length: dict[str, list[LengthScore]]
     maps: Sequence[tuple[int, HeatMap]]
     maps_missing: str
@@ -55,15 +67,25 @@ class Report:
 def build_report(evaluation: Evaluation, predictor: Predictor, *, paths: Sequence[Path]) -> Report:
     """Gathers the report; predicts a few sentences again for their attention."""
     ranked_by, values = evaluation.sentence_scores()
-    lengths = [len(text) for text in evaluation.source_texts]
+    files = are_files(evaluation.sources)
+    lengths = [len(texts[0]) for texts in evaluation.references] if files else [len(text) for text in evaluation.source_texts]
     order = sorted(range(len(values)), key=lambda index: (values[index], lengths[index]))  # of equals the longest is best
-    count = min(NUM_EXAMPLES, max(len(order) // 2, 1))
-    maps, missing = _attention(evaluation, predictor)
+    count = min(NUM_EXHIBITS if files else NUM_EXAMPLES, max(len(order) // 2, 1))
+    worst, best = order[:count], order[: len(order) - count - 1 : -1] if len(order) > 1 else []
+    exhibits = gather(predictor, [evaluation.sources[index] for index in (*worst, *best)], evaluation.search)
+    alignments = evaluation.alignments()
+    shown = dict(zip((*worst, *best), exhibits, strict=True))
+    examples = {
+        index: _example(evaluation, index, values[index], alignment=alignments[index] if alignments else None, exhibit=exhibit)
+        for index, exhibit in shown.items()
+    }
+    maps, missing = ([], "") if files else _attention(evaluation, predictor)
     return Report(
         evaluation=evaluation,
         ranked_by=ranked_by,
-        worst=[_example(evaluation, index, values[index]) for index in order[:count]],
-        best=[_example(evaluation, index, values[index]) for index in order[: len(order) - count - 1 : -1] if len(order) > 1],
+        worst=[examples[index] for index in worst],
+        best=[examples[index] for index in best],
+        errors=frequent_errors(alignments, NUM_ERRORS),
         by_length=_by_length(evaluation),
         maps=maps,
         maps_missing=missing,
@@ -80,10 +102,11 @@ def find_run_folder(path: Path) -> Path | None:
     return None
 
 
-def _example(evaluation: Evaluation, index: int, score: float) -> Example:
+def _example(evaluation: Evaluation, index: int, score: float, *, alignment: EditAlignment | None, exhibit: Exhibit | None) -> Example:
     prediction = evaluation.predictions[index]
     marks = (*(("truncated",) if prediction.truncated else ()), *prediction.flags)
-    return Example(index + 1, evaluation.source_texts[index], evaluation.references[index], prediction.text, score, marks)
+    source, references = evaluation.source_texts[index], evaluation.references[index]
+    return Example(index + 1, source, references, prediction.text, score, marks, alignment, exhibit)
 
 
 def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
@@ -101,8 +124,6 @@ def _by_length(evaluation: Evaluation) -> dict[str, list[LengthScore]]:
 
 def _attention(evaluation: Evaluation, predictor: Predictor) -> tuple[list[tuple[int, HeatMap]], str]:
     """Attention of sentences from short to long, with their line numbers; or none and the reason."""
-    if sees(predictor, evaluation.sources):
-        return [], "Attention over a picture is drawn on it by transduce.pictures.looks_png."
     fitting = [
         index
         for index, prediction in enumerate(evaluation.predictions)

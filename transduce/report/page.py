@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from transduce.evaluate import Baseline
+from transduce.evaluate import Baseline, Evaluation
+from transduce.metrics.alignments import Edit, EditAlignment
 from transduce.metrics.by_length import LengthScore
+from transduce.metrics.edits import EditCounts
 from transduce.metrics.score import Score
 from transduce.report.build import Example, Report
 from transduce.report.charts import Point, heat_map, line_chart, point_chart
+from transduce.report.media import draw, exhibit_note
 from transduce.train.journal import Curves
 
+EDIT_COLUMNS = EditCounts._fields
 STYLE = Path(__file__).with_name("page.css")
 LABELS = {
     "bleu": "BLEU",
@@ -55,8 +59,9 @@ def render(report: Report) -> str:
         _control(report),
         _by_length(report),
         _attention(report),
-        _examples("worst", report.worst, report.ranked_by),
-        _examples("best", report.best, report.ranked_by),
+        _errors(report),
+        _examples("worst", report.worst, report),
+        _examples("best", report.best, report),
         learning_curves(report.curves),
         _settings(report),
     ]
@@ -79,8 +84,8 @@ def header(model: str, facts: Sequence[str]) -> str:
 
 
 def marked(prediction: str, reference: str) -> str:
-    """The prediction as HTML, with what the reference does not have marked; by words, or by characters in single words."""
-    split = r"\s+|\S+" if re.search(r"\s", reference.strip()) else r"."
+    """The prediction as HTML, with what the reference does not have marked; by words, or by characters where both are single words."""
+    split = r"\s+|\S+" if re.search(r"\s", reference.strip()) or re.search(r"\s", prediction.strip()) else r"."
     ours, theirs = re.findall(split, prediction, re.DOTALL), re.findall(split, reference, re.DOTALL)
     parts = []
     for tag, start, end, _, _ in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
@@ -97,13 +102,21 @@ def section(name: str, title: str, content: str, *, note: str = "") -> str:
 
 def _header(report: Report) -> str:
     evaluation = report.evaluation
+    things = "pictures" if evaluation.control else "recordings" if evaluation.sound_seconds else "sentences"
     facts = [
-        f"{len(evaluation.sources):,} sentences",
-        f"{evaluation.sentences_per_second:,.1f} sentences a second",
+        f"{len(evaluation.sources):,} {things}",
+        f"{evaluation.sentences_per_second:,.1f} {things} a second",
         f"{evaluation.seconds:,.1f} s",
+        *_sound_facts(evaluation),
         f"beam {evaluation.search.beam_size}" if evaluation.search.sampling is None else "sampling",
     ]
     return header(evaluation.model, facts)
+
+
+def _sound_facts(evaluation: Evaluation) -> list[str]:
+    if not evaluation.sound_seconds:
+        return []
+    return [f"{evaluation.sound_seconds:,.1f} s of sound", f"real-time factor {evaluation.seconds / evaluation.sound_seconds:.3f}"]
 
 
 def _scores(report: Report) -> str:
@@ -118,8 +131,18 @@ def _card(score: Score) -> str:
     interval = f'<span title="95 % bootstrap interval">95 %: {low:.2f} to {high:.2f}</span>' if score.interval else "no interval"
     return (
         f'<div class="card"><div class="name">{escape(LABELS.get(score.name, score.name))}</div><div class="value">{score.value:.2f}</div>'
-        f'<div class="small">{interval}</div><div class="small">{score.better} is better</div></div>'
+        f'<div class="small">{interval}</div>{_edit_counts(score)}<div class="small">{score.better} is better</div></div>'
     )
+
+
+def _edit_counts(score: Score) -> str:
+    """What an error rate counted, on its card."""
+    counts = {name: float(str(score.details[name])) for name in EDIT_COLUMNS if name in score.details}
+    if len(counts) < len(EDIT_COLUMNS):
+        return ""
+    total = counts["hits"] + counts["substitutions"] + counts["deletions"]
+    kinds = f"{counts['substitutions']:,.0f} sub, {counts['insertions']:,.0f} ins, {counts['deletions']:,.0f} del"
+    return f'<div class="small" title="substitutions, insertions, deletions">{kinds} of {total:,.0f}</div>'
 
 
 def _detail_row(score: Score) -> str:
@@ -196,30 +219,64 @@ def legend(names: Sequence[str]) -> str:
 
 def _attention(report: Report) -> str:
     if not report.maps:
-        return section("attention", "Attention", f'<p class="quiet">{escape(report.maps_missing)}</p>')
+        missing = f'<p class="quiet">{escape(report.maps_missing)}</p>'
+        return section("attention", "Attention", missing) if report.maps_missing else ""
     maps = [(f"Line {number}", heat_map(table, description=f"Attention of line {number}")) for number, table in report.maps]
     figures = "".join(f'<figure><figcaption>{title}</figcaption><div class="scroll">{drawn}</div></figure>' for title, drawn in maps)
     note = "Rows are the output from top to bottom, columns the source; the stronger the colour, the more the model looked there."
     return section("attention", "Attention", f'<div class="maps">{figures}</div>', note=note)
 
 
-def _examples(name: str, examples: Sequence[Example], ranked_by: str) -> str:
+def _errors(report: Report) -> str:
+    """What was taken for what most often."""
+    if not report.errors:
+        return ""
+    items = "".join(f'<span class="tally">{_pair(edit)}<span class="small">{count} ×</span></span>' for edit, count in report.errors)
+    note = "The reference above, the output below: filled = substitution, red = deletion, blue = insertion."
+    return section("errors", "Most frequent errors", f'<p class="aligned">{items}</p>', note=note)
+
+
+def _pair(edit: Edit) -> str:
+    """One place of an alignment: the reference above the output."""
+    above, below = (escape(side).replace(" ", "␣") or "&nbsp;" for side in (edit.reference, edit.prediction))
+    return f'<span class="pair {edit.kind}" title="{edit.kind}"><b>{above}</b><i>{below}</i></span>'
+
+
+def _examples(name: str, examples: Sequence[Example], report: Report) -> str:
     if not examples:
         return ""
-    items = "".join(_example(example) for example in examples)
-    note = f"Ranked by {ranked_by}. Marked: what the reference does not have."
+    items = "".join(_example(example, name=f"{name}-{number}") for number, example in enumerate(examples, start=1))
+    marks = "Marked: what the reference does not have." if examples[0].alignment is None else "The reference above, the output below."
+    note = " ".join([f"Ranked by {report.ranked_by}.", marks, exhibit_note([example.exhibit for example in examples])])
     return section(name, f"{name.capitalize()} examples", f'<ol class="examples">{items}</ol>', note=note)
 
 
-def _example(example: Example) -> str:
-    closest = max(example.references, key=lambda text: difflib.SequenceMatcher(None, text, example.prediction, autojunk=False).ratio())
-    references = "".join(f'<dt>Reference</dt><dd dir="auto">{escape(text)}</dd>' for text in example.references)
+def _example(example: Example, *, name: str) -> str:
+    rows = f'<dt>Source</dt><dd dir="auto">{escape(example.source)}</dd>'
+    if example.alignment is None or len(example.references) > 1:
+        rows += "".join(f'<dt>Reference</dt><dd dir="auto">{escape(text)}</dd>' for text in example.references)
     marks = "".join(f'<span class="flag">{escape(mark.replace("_", " "))}</span>' for mark in example.marks)
-    output = marked(example.prediction, closest) or '<span class="quiet">(empty)</span>'
+    rows += _output(example) if example.alignment is None else _aligned(example.alignment)
+    drawn = "" if example.exhibit is None else draw(example.exhibit, name)
     return (
-        f'<li><div class="line"><span>line {example.number}</span><span>{example.score:.1f}</span>{marks}</div>'
-        f'<dl><dt>Source</dt><dd dir="auto">{escape(example.source)}</dd>{references}<dt>Output</dt><dd dir="auto">{output}</dd></dl></li>'
+        f'<li><div class="line"><span>line {example.number}</span><span>{example.score:.1f}</span>{marks}</div><dl>{rows}</dl>{drawn}</li>'
     )
+
+
+def _output(example: Example) -> str:
+    closest = max(example.references, key=lambda text: difflib.SequenceMatcher(None, text, example.prediction, autojunk=False).ratio())
+    output = marked(example.prediction, closest) or '<span class="quiet">(empty)</span>'
+    return f'<dt>Output</dt><dd dir="auto">{output}</dd>'
+
+
+def _aligned(alignment: EditAlignment) -> str:
+    """Reference and output word by word, and the counts."""
+    counts, pairs = alignment.counts, "".join(_pair(edit) for edit in alignment.edits)
+    total = counts.hits + counts.substitutions + counts.deletions
+    kinds = f"substitutions {counts.substitutions}, insertions {counts.insertions}, deletions {counts.deletions}"
+    empty = "" if any(edit.prediction for edit in alignment.edits) else '<span class="quiet">(the output is empty)</span>'
+    rows = f'<dt class="rows">Reference<br>Output</dt><dd class="aligned" dir="auto">{pairs}{empty}</dd>'
+    return f'{rows}<dt></dt><dd class="small">{kinds} of {alignment.unit}s {total}</dd>'
 
 
 def learning_curves(curves: Curves, *, unit: str = "token") -> str:
