@@ -317,6 +317,24 @@ def test_ids_are_stored_small(tmp_path):
     assert store.target_widths.sum() == len(store.target.data) + 200
 
 
+def test_sources_whose_longest_targets_are_alike_come_together(tmp_path):
+    draw = np.random.default_rng(1)
+    texts = [["b" * int(length) for length in draw.integers(2, 30, 4)] for _ in range(300)]
+    train = write(tmp_path / "train.jsonl", [json.dumps({"source": "aa", "target": several}) for several in texts])
+    data = prepare(settings(tmp_path, train={"path": train}, max_tokens_per_batch=600), seed=1)
+    loader = data.train
+    cells = pads = longest = 0
+    for batch in loader.batches(1):
+        assert batch.owners is not None and batch.target.data.numel() <= 600
+        cells += batch.target.data.numel() + batch.source.data.numel()
+        pads += batch.target.data.numel() - int(batch.target.lengths.sum())
+        longest += 4 * sum(max(map(len, texts[number])) + 1 for number in batch.ids.tolist())
+    assert loader.padding_share(1) == pytest.approx(pads / cells)
+    inside = longest - sum(len(text) + 1 for several in texts for text in several)
+    assert inside <= pads < 1.1 * inside, "hardly more than the targets of one source need among themselves"
+    assert f"padding: {100 * loader.padding_share(0):.1f} %" in "\n".join(data.report.lines())
+
+
 def test_reports_read_back():
     report = CorpusReport("x", read=3)
     report.skip("empty source", "a:1")

@@ -54,7 +54,8 @@ class DataConfig(Settings):
     temperature: float = Field(default=1.0, gt=0)
     """Mixing of corpora without weights: shares are proportional to size ** (1 / temperature)."""
     max_tokens_per_batch: int = Field(default=4096, ge=1)
-    """Budget of a batch, padding included: max(source width, target width) * rows."""
+    """Budget of a batch, padding included: max(source width, target width) * rows. Several targets of one source count as one, as wide as
+    the longest of them times their number."""
     windows: WindowsConfig | None = None
     """How tables of tracks (corpora of format tracks) are read and cut into what is observed and what is predicted."""
     workers: int = Field(default=1, ge=0)
@@ -151,7 +152,11 @@ class Loader:
 
     def padding_share(self, epoch: int) -> float:
         """Padding over all cells of an epoch's source and target rectangles, 0 to 1."""
-        return self.plan(epoch).padding_share
+        plan = self.plan(epoch)
+        if all(store.firsts is None for store in self.stores):
+            return plan.padding_share
+        inside = np.concatenate([store.target_pads for store in self.stores])[plan.rows]
+        return plan.padding_share + int(inside.sum()) / max(plan.cells, 1)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on, which costs the same wherever it is."""

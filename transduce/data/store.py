@@ -83,10 +83,20 @@ class PairStore:
 
     @property
     def target_widths(self) -> NDArray[np.int32]:
-        """(R,) int32: positions of all targets of each source together."""
+        """(R,) int32: positions that the targets of each source fill together when each is as wide as the longest of them.
+
+        So sources whose longest targets are alike come into one batch, where their targets share one width.
+        """
         if self.firsts is None:
             return self.target.widths
-        return np.add.reduceat(self.target.widths, self.firsts[:-1]).astype(np.int32)
+        return (np.maximum.reduceat(self.target.widths, self.firsts[:-1]) * np.diff(self.firsts)).astype(np.int32)
+
+    @property
+    def target_pads(self) -> NDArray[np.int32]:
+        """(R,) int32: how much of `target_widths` is padding, because the targets of one source differ."""
+        if self.firsts is None:
+            return np.zeros(len(self), dtype=np.int32)
+        return (self.target_widths - np.add.reduceat(self.target.widths, self.firsts[:-1])).astype(np.int32)
 
 
 def build_store(corpus: CorpusConfig, *, codecs: tuple[Codec, Codec], options: StoreOptions, cache: Cache, report: DataReport) -> PairStore:
