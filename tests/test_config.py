@@ -11,7 +11,7 @@ import pytest
 from transduce.config import RunConfig, change_search, load_config, parse_config, preset_names
 from transduce.decode.search import SearchConfig
 from transduce.errors import ConfigError, StorageError
-from transduce.model.frontends import Pixels, Vocabulary
+from transduce.model.frontends import NoSource, Pixels, Vocabulary
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.seq2seq import build_model
 from transduce.tree import parse_words, parse_yaml, scalar_text
@@ -229,11 +229,12 @@ def load_script(name: str) -> ModuleType:
 
 SMALLER = ["rnn-bahdanau", "rnn-fixed", "rnn-luong", "transformer-base", "transformer-small", "transformer-tiny"]
 CAPTIONS = ["caption-show-tell", "caption-attend", "caption-transformer"]
+LANGUAGE = ["lm-lstm", "lm-transformer"]
 
 
 def test_presets_are_those_of_the_manual() -> None:
     others = ["transformer-big", "tracks-lstm", "tracks-transformer", "speech-conformer", "speech-las", "speech-transformer"]
-    assert preset_names() == sorted([*SMALLER, *others, *CAPTIONS])
+    assert preset_names() == sorted([*SMALLER, *others, *CAPTIONS, *LANGUAGE])
 
 
 def preset(name: str) -> RunConfig:
@@ -257,6 +258,38 @@ def test_presets_for_captions_build_a_model_of_pictures(name: str) -> None:
     pixels = Pixels(codec.size, codec.patch, (0.5,) * 3, (0.3,) * 3)
     model = build_model(config.model, pixels, Vocabulary(size=3000, pad_id=0, bos_id=1, eos_id=2, unk_id=3))
     assert 2e6 < sum(parameter.numel() for parameter in model.parameters()) < 8e6
+
+
+def language_model(name: str, **more: Any) -> RunConfig:
+    alone = {"target": "texts.txt"}
+    return parse_config({"preset": name, "run_dir": "run", "data": {"train": alone, "valid": alone}, "train": {"max_steps": 1}}, more)
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_presets_for_language_models_build_a_model_without_a_source(name: str) -> None:
+    config = language_model(name)
+    model = build_model(config.model, NoSource(), Vocabulary(size=100, pad_id=0, bos_id=1, eos_id=2, unk_id=3))
+    assert 1e6 < sum(parameter.numel() for parameter in model.parameters()) < 4e6
+    assert (config.train.metric, config.train.loss.label_smoothing) == ("loss", 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ({"model": {"encoder": {"kind": "gru"}}}, "model.encoder.kind = gru does not go with"),
+        ({"model": {"frontend": {"kind": "tokens"}}}, "model.frontend.kind = tokens does not fit: the source is none, use none"),
+        ({"model": {"decoder": {"attention": "dot"}}}, "there is nothing to look at, set attention = none"),
+        ({"model": {"decoder": {"bridge": "dense"}}}, "model.decoder.bridge = dense does not go with"),
+        ({"model": {"reverse_source": True}}, "model.reverse_source is for sources of text"),
+        ({"model": {"ctc": True}}, "model.ctc or train.loss.doubly_stochastic does not go with"),
+        ({"train": {"metric": "bleu", "validation": {"metrics": ["bleu"]}}}, "set metrics = [] and train.metric = loss"),
+        ({"data": {"target_codec": {"kind": "frames"}}}, "data.target_codec.kind = frames does not go with"),
+    ],
+)
+def test_what_a_language_model_cannot_have_is_refused(more: dict[str, Any], part: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        language_model("lm-lstm", **more)
+    assert part in str(caught.value) and caught.value.exit_code == 2
 
 
 def test_base_and_big_are_those_of_vaswani_2017() -> None:

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("quickstart", "data", "tracks", "speech", "captions", "architectures", "search", "training", "performance", "api")
+NAMES = ("quickstart", "data", "language", "tracks", "speech", "captions", "architectures", "search", "training", "performance", "api")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 NOT_RUN = {
     "make demo-speech": "trains for minutes; tests/test_morse_example.py covers its data and its configuration",
@@ -59,6 +59,26 @@ model:
   encoder: {width: 8, layers: 2}
   decoder: {width: 8}
   embedding_size: 8
+train: {max_steps: 4, save_every_steps: 2}
+"""
+LANGUAGE = """
+preset: lm-lstm
+run_dir: runs/language
+data:
+  train: {target: train.de}
+  valid: {target: val.de}
+  target_codec: {kind: stored, path: runs/en-de}
+model: {decoder: {width: 16}, embedding_size: 16}
+train: {max_steps: 4, save_every_steps: 2}
+"""
+SPEECH_LANGUAGE = """
+preset: lm-lstm
+run_dir: runs/speech-lm
+data:
+  train: {path: train.audio.jsonl, target: text}
+  valid: {path: test.audio.jsonl, target: text}
+  target_codec: {kind: stored, path: runs/speech}
+model: {decoder: {width: 16}, embedding_size: 16}
 train: {max_steps: 4, save_every_steps: 2}
 """
 CAPTIONS = """
@@ -163,6 +183,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "en-de.yaml").write_text(TINY, encoding="utf-8")
     (place / "tracks.yaml").write_text(TRACKS, encoding="utf-8")
     (place / "speech.yaml").write_text(SPEECH, encoding="utf-8")
+    (place / "language.yaml").write_text(LANGUAGE, encoding="utf-8")
+    (place / "speech-lm.yaml").write_text(SPEECH_LANGUAGE, encoding="utf-8")
     write_recordings(place)
     write_pictures(place)
     return place

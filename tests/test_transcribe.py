@@ -122,6 +122,8 @@ def test_what_speaks_against_an_output():
     assert guards(one) == ()
     assert guards(replace(one, text="ab " * 40)) == ("repetitive",)
     assert guards(replace(one, text="ab", tokens=("a", "b"), log_probability=-9.0)) == ("unsure",)
+    fused = replace(one, text="ab", tokens=("a", "b"), log_probability=-4.0)  # of a model and of a language model with weight 0.5
+    assert guards(fused) == ("unsure",) and guards(fused, share=1.5) == ()
     assert level_db(np.zeros(10)) == -200
     assert level_db(np.ones(10)) == 0
 

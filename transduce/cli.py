@@ -50,6 +50,9 @@ Ensemble = Annotated[list[Path] | None, typer.Option("--ensemble", help="One mor
 Beam = Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept per sentence; 1 is greedy. [model's own]")]
 MediaRoot = Annotated[Path | None, typer.Option("--media", metavar="DIR|TAR", help="Where the recordings or pictures are that are named.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="auto|fp32|int8", help="Of products; int8 rounds and is faster.")]
+LanguageModel = Annotated[
+    Path | None, typer.Option("--language-model", metavar="MODEL", help="Search with this one too (search.language_weight).")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads. [all cores]")]
 
 
@@ -106,18 +109,27 @@ def predict(
     ensemble: Ensemble = None,
     threads: Threads = None,
     media: MediaRoot = None,
+    language_model: LanguageModel = None,
     chunk_lines: Annotated[int | None, typer.Option("--chunk-lines", min=1, help="Lines answered at once. [1024, terminal 1]")] = None,
     precision: Precision = "auto",
 ) -> None:
     """Predict one target per source line.
 
     As many lines come out as went in, in their order. A source is a text; or the name of a recording or picture; or numbers, a list of
-    frames as JSON. The input may also be one recording or picture, or a table of tracks.
+    frames as JSON. The input may also be one recording or picture, or a table of tracks. A language model goes on from each line.
     """
     from transduce.commands.predict import PredictOptions, predict_lines
 
     asked = PredictOptions(
-        style, prefix, prefix_file=prefix_file, chunk_lines=chunk_lines, beam=beam, num_best=num_best, media=media, precision=precision
+        style=style,
+        prefix=prefix,
+        prefix_file=prefix_file,
+        chunk_lines=chunk_lines,
+        beam=beam,
+        num_best=num_best,
+        media=media,
+        precision=precision,
+        language_model=language_model,
     )
     predict_lines([model, *(ensemble or [])], source, output=output, options=asked, words=words or [], threads=threads)
 
@@ -140,8 +152,9 @@ def evaluate(
     threads: Threads = None,
     media: MediaRoot = None,
     precision: Precision = "fp32",
+    language_model: LanguageModel = None,
 ) -> None:
-    """Score a model against references."""
+    """Score a model against references; a language model by the perplexity of texts (--target or --data alone)."""
     from transduce.commands.evaluate import EvaluateOptions, Examples, evaluate_files
 
     options = EvaluateOptions(
@@ -152,6 +165,7 @@ def evaluate(
         beam=beam,
         precision=precision,
         alignments=alignments,
+        language_model=language_model,
     )
     examples = Examples(source, target or [], data, media)
     evaluate_files([model, *(ensemble or [])], examples, options=options, words=words or [], threads=threads)
@@ -168,6 +182,7 @@ def transcribe(
     overlap: Annotated[float | None, typer.Option("--overlap-seconds", min=0, help="Common to two windows. [a tenth]")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", metavar="search.KEY=VALUE", help="Search settings.")] = None,
     beam: Beam = None,
+    language_model: LanguageModel = None,
     threads: Threads = None,
 ) -> None:
     """Turn recordings of any length into text or subtitles.
@@ -176,7 +191,7 @@ def transcribe(
     """
     from transduce.commands.transcribe import TranscribeOptions, transcribe_files
 
-    options = TranscribeOptions(style, output, window_seconds=window, overlap_seconds=overlap, beam=beam)
+    options = TranscribeOptions(style, output, window_seconds=window, overlap_seconds=overlap, beam=beam, language_model=language_model)
     transcribe_files(model, recordings, options=options, words=change or [], threads=threads)
 
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 # The front-ends that each kind of source can have.
 FRONTENDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(TEXT_KINDS, ("tokens",)),
+    **dict.fromkeys((*TEXT_KINDS, "stored"), ("tokens",)),
     "frames": ("steps",),
     "audio": ("sound",),
     "image": ("cnn", "patches"),
+    "none": ("none",),
 }
 # Between these, neither a factor of noam's own curve nor a peak learning rate makes sense.
 SMALLEST_NOAM_FACTOR = 0.05
@@ -28,7 +29,7 @@ LARGEST_PEAK = 0.2
 
 def check_run(config: "RunConfig") -> None:
     """Raises ConfigError that lists all contradictions of a configuration, one per line."""
-    found = [*_ends(config), *_model(config), *_lengths(config), *_training(config), *_ctc(config)]
+    found = [*_ends(config), *_language_model(config), *_model(config), *_lengths(config), *_training(config), *_ctc(config)]
     if found:
         raise ConfigError("\n".join(found))
 
@@ -59,6 +60,27 @@ def _ends(config: "RunConfig") -> Iterator[str]:
         yield f"{', '.join(wrong)} is not measured of a target of {what}: set train.validation.metrics and train.metric"
     if target == "frames":
         yield from _numbers(config)
+
+
+def _language_model(config: "RunConfig") -> Iterator[str]:
+    """What only a model with a source has, asked of a language model."""
+    if config.data.source_codec.kind != "none":
+        return
+    model, train, decoder = config.model, config.train, config.model.decoder
+    because = "does not go with data.source_codec.kind = none, a language model:"
+    if VALUE_KINDS[config.data.target_codec.kind] != "text":
+        yield f"data.target_codec.kind = {config.data.target_codec.kind} {because} its target is text"
+    if model.encoder.kind != "none":
+        yield f"model.encoder.kind = {model.encoder.kind} {because} there is nothing to encode, set it to none"
+    if decoder.kind == "lstm" or decoder.kind == "gru":
+        if decoder.attention != "none" or decoder.feed_summary:
+            yield f"model.decoder {because} there is nothing to look at, set attention = none and feed_summary = false"
+        if decoder.bridge != "zero":
+            yield f"model.decoder.bridge = {decoder.bridge} {because} nothing tells the first state, set it to zero"
+    if model.ctc or train.loss.doubly_stochastic:
+        yield f"model.ctc or train.loss.doubly_stochastic {because} it looks at the source"
+    if train.validation.metrics or train.metric != "loss":
+        yield f"train.validation.metrics {because} it is judged by its loss, set metrics = [] and train.metric = loss"
 
 
 def _numbers(config: "RunConfig") -> Iterator[str]:

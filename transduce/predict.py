@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from transduce.decode.batches import plan_batches
 from transduce.decode.ctc import model_scorer
 from transduce.decode.ctc_only import ctc_search
 from transduce.decode.forced import forced_log_probabilities
+from transduce.decode.fusion import FusedScorer, LanguageModel
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import EnsembleScorer, Scorer
 from transduce.decode.search import SearchConfig, search
@@ -32,6 +33,9 @@ from transduce.model.int8 import int8_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
 from transduce.train.precision import ProductKind, choose_products
+
+if TYPE_CHECKING:
+    from transduce.train.checkpoint import LoadedModel
 
 TARGET_TOO_LONG = "target_too_long"
 STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
@@ -91,7 +95,10 @@ class ForcedScore:
 
 
 class Predictor:
-    """One model, or several that share the target codec, ready to predict. Models are put into evaluation mode while in use."""
+    """One model, or several that share the target codec, ready to predict. Models are put into evaluation mode while in use.
+
+    language_model: takes part in search where `search.language_weight` is not 0 (shallow fusion); None = there is none.
+    """
 
     def __init__(
         self,
@@ -104,6 +111,7 @@ class Predictor:
         data: DataConfig | None = None,
     ) -> None:
         self.members = tuple(Member(model, source_codec) for model in models)
+        self.language_model: LanguageModel | None = None
         self.target_codec = target_codec
         self.search = search or SearchConfig()
         self.ceilings = ceilings or LengthCeilings()
@@ -118,13 +126,18 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, path: Path | str | Sequence[Path | str], *, threads: int | None = None, precision: ProductKind = "fp32"
+        cls,
+        path: Path | str | Sequence[Path | str],
+        *,
+        language_model: Path | str | None = None,
+        threads: int | None = None,
+        precision: ProductKind = "fp32",
     ) -> "Predictor":
         """From a run folder or model directory, or several of them for an ensemble (mean of probabilities).
 
-        threads: processor threads for arithmetic; None leaves torch's setting. precision: fp32, int8 (weights and inputs of products are
-        rounded: faster, nearly the same answers) or auto, which takes int8 where the processor is fast at it and the model is large.
-        Raises CheckpointError, ConfigError.
+        language_model: one that was trained with the same target codec, for search. threads: processor threads for arithmetic; None
+        leaves torch's setting. precision: fp32, int8 (weights and inputs of products are rounded: faster, nearly the same answers) or
+        auto, which takes int8 where the processor is fast at it and the model is large. Raises CheckpointError, ConfigError.
         """
         from transduce.train.checkpoint import (
             load_model,
@@ -154,7 +167,25 @@ class Predictor:
             models = [int8_model(model) for model in models]
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
         predictor.precision = f"{kind} ({reason})"
+        if language_model is not None:
+            language = load_model(resolve_model(Path(language_model)))
+            predictor._check(Path(language_model), language, beside=paths[0])
+            own = int8_model(language.model) if kind == "int8" else language.model
+            predictor.language_model = LanguageModel(own, language.config.model.max_target_length)
         return predictor
+
+    def _check(self, path: Path, loaded: "LoadedModel", *, beside: Path | str) -> None:
+        """Raises ConfigError where what was loaded is no language model, or does not write as the model `beside` it."""
+        source, target = loaded.source_codec, loaded.target_codec
+        if source.kind != "none":
+            raise ConfigError(
+                f"{path} is no language model: its source is {source.describe()}, but data.source_codec.kind = none is wanted"
+            )
+        if target.digest != self.target_codec.digest:
+            raise ConfigError(
+                f"{path} writes with another target codec ({target.describe()}) than {beside} ({self.target_codec.describe()}); train the "
+                f"language model with data.target_codec: {{kind: stored, path: {beside}}}"
+            )
 
     def predict(
         self,
@@ -280,14 +311,23 @@ class Predictor:
     ) -> list[list[Hypothesis]]:
         ceiling = self.ceilings.target
         if config.ctc_weight == 1:
-            if len(self.members) > 1 or any(prefixes or ()):
-                raise ConfigError("search.ctc_weight = 1 reads outputs off one model's CTC layer: no ensemble and no prefixes")
+            if len(self.members) > 1 or any(prefixes or ()) or self.language_weight(config):
+                raise ConfigError(
+                    "search.ctc_weight = 1 reads outputs off one model's CTC layer: no ensemble, no prefixes and no language model "
+                    "(search.language_weight = 0 leaves one out)"
+                )
             return ctc_search(self.members[0].model, sources[0], config, max_length=ceiling)
         scorers = [
             model_scorer(member.model, source, config, max_length=ceiling) for member, source in zip(self.members, sources, strict=True)
         ]
         scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
+        if self.language_model is not None and config.language_weight:
+            scorer = FusedScorer(scorer, self.language_model.scorer(len(sources[0].lengths), self._device()), weight=config.language_weight)
         return search(scorer, config=config, prefixes=prefixes, keys=keys)
+
+    def language_weight(self, config: SearchConfig) -> float:
+        """The weight of the language model in a search, 0 where there is none."""
+        return 0.0 if self.language_model is None else config.language_weight
 
     def _attend(self, source: Padded, found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
         """Attention of the best outputs, read off the first model with the output as given target."""

@@ -85,6 +85,7 @@ def transcribe(
     except BadValueError as problem:
         raise DataError(str(problem)) from None
     parts = [_part(media, *span) for span in cut(seconds, longest, overlap)]
+    share = 1 + predictor.language_weight(search or predictor.search)
     segments: list[Segment] = []
     times: dict[int, TokenTimes | None] = {}
     for readings in predictor.read(parts, search=search):
@@ -94,7 +95,7 @@ def transcribe(
         found = times_in(predictor, sounding, [prediction.text for prediction in predictions])
         first, said = len(segments), dict(zip(heard, predictions, strict=True))
         times |= {first + number: one for number, one in zip(heard, found, strict=True)}
-        segments += [_segment(parts[first + number], media, said.get(number)) for number in range(len(readings.values))]
+        segments += [_segment(parts[first + number], media, said.get(number), share=share) for number in range(len(readings.values))]
     words = _joined(predictor, segments, times)
     text = segments[0].text if len(segments) == 1 else " ".join(word.text for word in words)
     return Transcript(text, tuple(words), tuple(segments), seconds)
@@ -114,11 +115,14 @@ def level_db(samples: np.ndarray) -> float:
     return float(10 * np.log10(max(np.square(samples).mean(dtype=np.float64), 1e-20)))
 
 
-def guards(prediction: Prediction) -> tuple[str, ...]:
-    """What speaks against an output: it goes round in circles, or the model was guessing."""
+def guards(prediction: Prediction, *, share: float = 1.0) -> tuple[str, ...]:
+    """What speaks against an output: it goes round in circles, or the model was guessing.
+
+    share: what its log-probability is divided by, 1 + the weight of a language model that took part.
+    """
     raw = prediction.text.encode()
     loops = bool(raw) and len(raw) / len(zlib.compress(raw)) > LOOP_RATIO
-    unsure = prediction.log_probability / (len(prediction.tokens) + 1) < UNSURE_LOG_PROBABILITY
+    unsure = prediction.log_probability / share / (len(prediction.tokens) + 1) < UNSURE_LOG_PROBABILITY
     return tuple(name for name, raised in ((REPETITIVE, loops), (UNSURE, unsure)) if raised)
 
 
@@ -151,12 +155,12 @@ def _part(media: Media, start: float, end: float) -> Media:
     return replace(media, start=None if whole else offset + start, end=offset + end)
 
 
-def _segment(part: Media, media: Media, prediction: Prediction | None) -> Segment:
+def _segment(part: Media, media: Media, prediction: Prediction | None, *, share: float) -> Segment:
     offset = media.start or 0.0
     start, end = (part.start or 0.0) - offset, (part.end or 0.0) - offset
     if prediction is None:
         return Segment(start, end, "", (SILENT,))
-    flags = (*prediction.flags, *(["truncated"] if prediction.truncated else []), *guards(prediction))
+    flags = (*prediction.flags, *(["truncated"] if prediction.truncated else []), *guards(prediction, share=share))
     return Segment(start, end, prediction.text, flags)
 
 

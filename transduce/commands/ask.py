@@ -1,4 +1,4 @@
-"""What the command line asks of a model: its search settings, its usual metrics, and whether it writes text or numbers."""
+"""What the command line asks of a model: its search settings, its usual metrics, what it reads and whether it writes text or numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from transduce.config import change_search, load_config
 from transduce.data.codec import load_codec
 from transduce.decode.search import SearchConfig
 from transduce.errors import ConfigError
+from transduce.predict import Predictor
 from transduce.train.checkpoint import CONFIG, resolve_model
 from transduce.train.precision import ProductKind
 from transduce.tree import listed, nearest
@@ -16,6 +17,24 @@ from transduce.tree import listed, nearest
 def writes_numbers(model: Path) -> bool:
     """Whether the target of a model is tracks. Raises CheckpointError."""
     return load_codec(resolve_model(model) / "target").kind == "frames"
+
+
+def reads_nothing(model: Path) -> bool:
+    """Whether a model is a language model. Raises CheckpointError."""
+    return load_codec(resolve_model(model) / "source").kind == "none"
+
+
+def load_predictor(
+    models: Sequence[Path], language_model: Path | None, *, words: Sequence[str], threads: int | None, precision: str = "fp32"
+) -> Predictor:
+    """The model or ensemble, with the language model that it searches with. precision: as `--precision` names it.
+
+    Raises ConfigError for a weight of none and for an unknown precision.
+    """
+    weighs = next((word for word in words if word.startswith("search.language_weight")), None)
+    if weighs is not None and language_model is None:
+        raise ConfigError(f"{weighs}: there is no language model to weigh, name one with --language-model MODEL")
+    return Predictor.load(list(models), language_model=language_model, threads=threads, precision=product_kind(precision))
 
 
 def usual_metrics(model: Path) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transduce.commands.ask import product_kind, search_settings, usual_metrics, writes_numbers
+from transduce.commands.ask import load_predictor, reads_nothing, search_settings, usual_metrics, writes_numbers
+from transduce.commands.language import fit_texts, show_fit
 from transduce.commands.tracks import score_tracks, show_scores
 from transduce.data.lines import read_lines
 from transduce.data.sources import read_examples, read_sources
@@ -33,6 +34,7 @@ class EvaluateOptions:
     beam: int | None = None
     precision: str = "fp32"
     alignments: Path | None = None
+    language_model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,13 @@ def evaluate_files(
     words: Sequence[str],
     threads: int | None,
 ) -> None:
-    """Predict the sources of the examples and score them against one or more references each. Raises DataError, ConfigError."""
+    """Predict the sources of the examples and score them against one or more references each; of a language model, score the texts.
+
+    Raises DataError, ConfigError.
+    """
+    if reads_nothing(models[0]):
+        _evaluate_language(models, examples, options=options, words=words, threads=threads)
+        return
     examples.check()
     if writes_numbers(models[0]):
         _evaluate_tracks(models, examples, options=options, words=words, threads=threads)
@@ -70,10 +78,10 @@ def evaluate_files(
     names = usual_metrics(models[0]) if options.metrics is None else [name.strip() for name in options.metrics.split(",") if name.strip()]
     if options.alignments is not None and not set(ALIGNERS) & set(names):
         raise ConfigError(f"--alignments shows what an error rate counts, and there is none among {', '.join(names)}: {RATES_HINT}")
-    predictor = Predictor.load(list(models), threads=threads, precision=product_kind(options.precision))
+    predictor = load_predictor(models, options.language_model, words=words, threads=threads, precision=options.precision)
     sources, references = _pairs_of_data(examples, predictor) if examples.data is not None else _pairs_of_files(examples, predictor)
     search = search_settings(predictor.search, words, beam=options.beam)
-    evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=", ".join(map(str, models)))
+    evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=_called(models, options))
     if options.baseline is not None:
         evaluation = compare(evaluation, options.baseline, search=search if words or options.beam else None)
     _show(evaluation)
@@ -83,6 +91,12 @@ def evaluate_files(
         _write_json(options.json_output, evaluation.to_dict())
     if options.alignments is not None:
         _write(options.alignments, "".join(f"{line}\n" for line in alignment_lines(evaluation)))
+
+
+def _called(models: Sequence[Path], options: EvaluateOptions) -> str:
+    """What was evaluated: the models, and the language model that they searched with."""
+    together = ", ".join(map(str, models))
+    return together if options.language_model is None else f"{together} with {options.language_model}"
 
 
 def alignment_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -115,7 +129,12 @@ def _pairs_of_data(examples: Examples, predictor: Predictor) -> tuple[list[Value
 def _evaluate_tracks(
     models: Sequence[Path], examples: Examples, *, options: EvaluateOptions, words: Sequence[str], threads: int | None
 ) -> None:
-    options_refused = {"--baseline": options.baseline, "--beam": options.beam, "--alignments": options.alignments}
+    options_refused = {
+        "--baseline": options.baseline,
+        "--beam": options.beam,
+        "--alignments": options.alignments,
+        "--language-model": options.language_model,
+    }
     refused = {"--ensemble": len(models) > 1, **options_refused}
     named = [name for name, given in refused.items() if given] + (["search.KEY=VALUE"] if words else [])
     if named:
@@ -129,6 +148,30 @@ def _evaluate_tracks(
         print(f"report: {write_track_report(scores, report_dir=options.report, paths=models)}")
     if options.json_output is not None:
         _write_json(options.json_output, scores.to_dict())
+
+
+def _evaluate_language(
+    models: Sequence[Path], examples: Examples, *, options: EvaluateOptions, words: Sequence[str], threads: int | None
+) -> None:
+    asked = {
+        "--source": examples.source,
+        "--media": examples.media,
+        "--metrics": options.metrics,
+        "--report": options.report,
+        "--baseline": options.baseline,
+        "--beam": options.beam,
+        "--alignments": options.alignments,
+        "--language-model": options.language_model,
+        "search.KEY=VALUE": words,
+    }
+    refused = [name for name, given in asked.items() if given]
+    if refused:
+        raise ConfigError(f"{', '.join(refused)}: not for a language model, which reads no source and is scored by its perplexity")
+    predictor = load_predictor(models, None, words=words, threads=threads, precision=options.precision)
+    fit = fit_texts(predictor, examples.targets, examples.data, name=", ".join(map(str, models)))
+    show_fit(fit)
+    if options.json_output is not None:
+        _write_json(options.json_output, fit.to_dict())
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -14,7 +14,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from transduce.commands.ask import product_kind, search_settings, writes_numbers
+from transduce.commands.ask import load_predictor, search_settings, writes_numbers
+from transduce.commands.language import beginnings
 from transduce.commands.tracks import predict_tracks
 from transduce.data.lines import read_lines
 from transduce.data.sources import read_sources
@@ -42,6 +43,7 @@ class PredictOptions:
     num_best: int | None = None
     media: Path | None = None
     precision: str = "auto"
+    language_model: Path | None = None
 
 
 @dataclass
@@ -64,21 +66,30 @@ def predict_lines(
         _refuse_text_options(models, options, words)
         predict_tracks(Forecaster.load(models[0], threads=threads), source, output=output)
         return
-    predictor = Predictor.load(list(models), threads=threads, precision=product_kind(options.precision))
+    predictor = load_predictor(models, options.language_model, words=words, threads=threads, precision=options.precision)
     if options.precision == "auto" and predictor.precision.startswith("int8"):
         print(f"precision: {predictor.precision}; --precision fp32 does not round", file=sys.stderr)
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
     size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
     path = None if source == "-" else Path(source)
-    lines = read_lines(path) if predictor.data is None else read_sources(path, predictor.data, options.media)
-    if options.prefix is None and options.prefix_file is None:
-        predictions = predictor.predict_stream(lines, search=search, chunk_lines=size)
-    else:
-        predictions = _begun(predictor, _with_prefixes(lines, options), search=search, size=size)
+    predictions = _answers(predictor, path, options=options, search=search, size=size)
     with _opened(output) as stream:
         tally = _write(stream, predictions, options=options, search=search, size=size)
     for flag, count in sorted(tally.flags.items()):
         print(f"warning: {count} of {tally.lines} predictions: {flag}", file=sys.stderr)
+
+
+def _answers(predictor: Predictor, path: Path | None, *, options: PredictOptions, search: SearchConfig, size: int) -> Iterator[Prediction]:
+    """The predictions for the lines of a file (None = standard input), `size` of them at a time."""
+    begun = options.prefix is not None or options.prefix_file is not None
+    if predictor.source_codec.kind == "none":
+        if begun:
+            raise ConfigError("--prefix, --prefix-file: the lines that a language model reads are beginnings already")
+        return _begun(predictor, beginnings(path), search=search, size=size)
+    lines = read_lines(path) if predictor.data is None else read_sources(path, predictor.data, options.media)
+    if begun:
+        return _begun(predictor, _with_prefixes(lines, options), search=search, size=size)
+    return predictor.predict_stream(lines, search=search, chunk_lines=size)
 
 
 def _write(stream: TextIO, predictions: Iterator[Prediction], *, options: PredictOptions, search: SearchConfig, size: int) -> _Tally:
@@ -105,6 +116,7 @@ def _refuse_text_options(models: Sequence[Path], options: PredictOptions, words:
         "--prefix": options.prefix is not None or options.prefix_file is not None,
         "--beam": options.beam is not None,
         "--num-best": options.num_best is not None,
+        "--language-model": options.language_model is not None,
         "search.KEY=VALUE": bool(words),
     }
     refused = [name for name, given in asked.items() if given]

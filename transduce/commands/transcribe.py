@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from transduce.commands.ask import search_settings
+from transduce.commands.ask import load_predictor, search_settings
 from transduce.data.media import open_media
 from transduce.data.sound_files import Part, sound_seconds
 from transduce.data.values import BadValueError, Media
 from transduce.errors import ConfigError, DataError, StorageError
-from transduce.predict import Predictor
 from transduce.subtitles import cues_of, to_srt, to_vtt
 from transduce.transcribe import Transcript, WindowsOfSound, transcribe
 from transduce.tree import listed, nearest
@@ -34,6 +33,7 @@ class TranscribeOptions:
     window_seconds: float | None = None
     overlap_seconds: float | None = None
     beam: int | None = None
+    language_model: Path | None = None
 
 
 def transcribe_files(
@@ -41,7 +41,7 @@ def transcribe_files(
 ) -> None:
     """Read recordings. Raises DataError for one that cannot be read, ConfigError for options that do not go together."""
     _check(recordings, options)
-    predictor = Predictor.load(model, threads=threads)
+    predictor = load_predictor([model], options.language_model, words=words, threads=threads)
     search = search_settings(predictor.search, words, beam=options.beam)
     windows = WindowsOfSound(options.window_seconds, options.overlap_seconds)
     for path in recordings:

@@ -18,19 +18,42 @@ from transduce.data.batch import Padded
 from transduce.data.fields import ValueKind
 from transduce.data.frames import FramesCodec, FramesConfig
 from transduce.data.image import ImageCodec, ImageConfig
+from transduce.data.no_source import NoSourceCodec, NoSourceConfig
 from transduce.data.report import Lossless
 from transduce.data.symbols import CODEC_FILE
-from transduce.data.text import BytesConfig, CharactersConfig, SentencePieceConfig, WordsConfig, fit_text_codec, load_text_codec
+from transduce.data.text import (
+    BytesConfig,
+    CharactersConfig,
+    SentencePieceConfig,
+    StoredConfig,
+    WordsConfig,
+    fit_text_codec,
+    load_text_codec,
+)
 from transduce.data.tokens import TextCodec
 from transduce.data.values import Row
 from transduce.errors import CheckpointError, ConfigError, DataError
 from transduce.model.frontends import EndShape
 
 TEXT_KINDS = ("sentencepiece", "characters", "bytes", "words")
-VALUE_KINDS: dict[str, ValueKind] = {**dict.fromkeys(TEXT_KINDS, "text"), "frames": "frames", "audio": "media", "image": "media"}
+VALUE_KINDS: dict[str, ValueKind] = {
+    **dict.fromkeys((*TEXT_KINDS, "stored"), "text"),
+    "frames": "frames",
+    "audio": "media",
+    "image": "media",
+    "none": "nothing",
+}
 
 CodecConfig = Annotated[
-    SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig | FramesConfig | AudioConfig | ImageConfig,
+    SentencePieceConfig
+    | CharactersConfig
+    | BytesConfig
+    | WordsConfig
+    | StoredConfig
+    | FramesConfig
+    | AudioConfig
+    | ImageConfig
+    | NoSourceConfig,
     Field(discriminator="kind"),
 ]
 
@@ -104,7 +127,8 @@ class Codec(Protocol):
 def fit_codec(config: CodecConfig, values: Iterable[Any], seed: int) -> Codec:
     """Learn what `config` asks for from `values`, which are read once and need not fit into memory.
 
-    Raises DataError if there is nothing to learn from, ConfigError if the vocabulary is too small for the characters.
+    Raises DataError if there is nothing to learn from, ConfigError if the vocabulary is too small for the characters, CheckpointError
+    if a stored codec is not there.
     """
     if config.kind == "frames":
         return FramesCodec.fit(config, values)
@@ -112,6 +136,10 @@ def fit_codec(config: CodecConfig, values: Iterable[Any], seed: int) -> Codec:
         return AudioCodec.fit(config, values, seed)
     if config.kind == "image":
         return ImageCodec.fit(config, values)
+    if config.kind == "none":
+        return NoSourceCodec()
+    if config.kind == "stored":
+        return stored_codec(config.path)
     return fit_text_codec(config, values, seed)
 
 
@@ -128,9 +156,24 @@ def load_codec(directory: Path) -> Codec:
             return AudioCodec.from_tree(tree)
         if kind == "image":
             return ImageCodec.from_tree(tree)
+        if kind == "none":
+            return NoSourceCodec()
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise CheckpointError(f"{directory}: the codec cannot be read: {error}") from None
     raise CheckpointError(f"{directory / CODEC_FILE}: unknown kind {kind!r} ({', '.join(VALUE_KINDS)})")
+
+
+def stored_codec(path: Path) -> TextCodec:
+    """The target codec of a run folder (finished or not) or model directory.
+
+    Raises CheckpointError where there is none, ConfigError where the target is not text.
+    """
+    places = (path / "target", path / "model" / "target", *sorted((path / "checkpoints").glob("step-*/target")))
+    found = next((place for place in places if (place / CODEC_FILE).is_file()), None)
+    if found is None:
+        looked = ", ".join(str(place) for place in places[:2])
+        raise CheckpointError(f"{path} is neither a run folder with a model nor a model directory: it has no target codec ({looked})")
+    return as_text_codec(load_codec(found), f"target of {path}")
 
 
 def as_frames_codec(codec: Codec, end: str) -> FramesCodec:

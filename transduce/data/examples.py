@@ -1,4 +1,4 @@
-"""Readers of pairs: two aligned files, one TSV file or one JSONL file, each plain or `.gz`; or a table of tracks.
+"""Readers of pairs: two aligned files, one TSV file or one JSONL file, each plain or `.gz`; or a table of tracks; or targets alone.
 
 In: paths. Out: `Record`s with the place they came from, one at a time, never a whole file.
 The decision a reader would question: what a field means is decided by the codec of its end, not by the file format; the same
@@ -19,7 +19,7 @@ from transduce.data.fields import BadRecordError, EndReader, ValueKind, decoded,
 from transduce.data.lines import open_bytes, raw_lines
 from transduce.data.report import CorpusReport, DataReport
 from transduce.data.tables import read_windows
-from transduce.data.values import Value
+from transduce.data.values import NOTHING, Value
 from transduce.data.windows import WindowsConfig, noisy
 from transduce.errors import ConfigError, DataError
 from transduce.settings import Settings
@@ -31,7 +31,7 @@ Errors = Literal["strict", "tolerant"]
 
 
 class CorpusConfig(Settings):
-    """One corpus: two aligned files (`source`, `target`), or one TSV or JSONL file (`path`)."""
+    """One corpus: two aligned files (`source`, `target`), or one TSV or JSONL file (`path`). Of a language model no end is the source."""
 
     source: int | str | Path | None = None
     """Without `path`: the file of sources, one a line. With `path`: column number (from 0), column name or JSON field."""
@@ -59,7 +59,7 @@ class CorpusConfig(Settings):
             raise ConfigError(f"`only` is for corpora of format {' or '.join(CAPTION_FORMATS)}")
         if self.path is None and self.format in ("tsv", "jsonl", *CAPTION_FORMATS):
             raise ConfigError(f"a corpus of format {self.format} needs `path`, the one file that holds both ends")
-        if self.path is None and (self.source is None or self.target is None):
+        if self.path is None and self.target is None:
             raise ConfigError("a corpus needs `source` and `target` (two aligned files), or `path` (one TSV or JSONL file)")
         if self.path is not None and self.format == "lines":
             raise ConfigError("a corpus of format lines needs `source` and `target`, two aligned files, not `path`")
@@ -79,9 +79,9 @@ class CorpusConfig(Settings):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files to read, source first."""
+        """The files to read, source first; of a corpus without sources the one of targets."""
         if self.path is None:
-            return Path(str(self.source)), Path(str(self.target))
+            return tuple(Path(str(end)) for end in (self.source, self.target) if end is not None)
         return (self.path,)
 
     @property
@@ -149,7 +149,7 @@ def read_pairs(
         return
     with ExitStack() as stack:
         rows, parse = _open_corpus(corpus, entry, stack, reading=reading)
-        to_record = _record_maker(corpus, parse, errors=errors, entry=entry, keep_empty=keep_empty)
+        to_record = _record_maker(corpus, parse, errors=errors, entry=entry, keep_empty=keep_empty, reading=reading)
         for number, raws in rows:
             record = to_record(number, raws)
             if record is not None:
@@ -162,7 +162,7 @@ def text_pairs(corpus: CorpusConfig) -> Iterator[tuple[str, str]]:
 
 
 def _record_maker(
-    corpus: CorpusConfig, parse: Parser, *, errors: Errors, entry: CorpusReport, keep_empty: bool
+    corpus: CorpusConfig, parse: Parser, *, errors: Errors, entry: CorpusReport, keep_empty: bool, reading: Reading
 ) -> Callable[[int, Raws], Record | None]:
     """A function from a numbered raw record to a `Record`, or None for one that is left out and counted."""
     first = corpus.files[0]
@@ -171,7 +171,7 @@ def _record_maker(
         entry.read += 1
         try:
             source, targets = parse(raws)
-            blank = _blank_end(source, targets)
+            blank = _blank_end(source, targets, reading)
             if blank is not None and not keep_empty:
                 raise BadRecordError(f"empty {blank}", "the line or field is blank", corpus.files[0 if blank == "source" else -1])
         except BadRecordError as bad:
@@ -192,9 +192,11 @@ def _open_corpus(corpus: CorpusConfig, entry: CorpusReport, stack: ExitStack, *,
     if corpus.resolved_format in CAPTION_FORMATS:
         return _captions(corpus, entry, stack), _caption_parser(corpus, reading)
     files = [raw_lines(stack.enter_context(open_bytes(path)), path, entry) for path in corpus.files]
-    if corpus.path is None:
+    if len(files) > 1:
         return enumerate(zip_longest(*files), 1), _aligned_parser(corpus, reading)
     lines: Iterator[NumberedRaws] = ((number, (raw,)) for number, raw in enumerate(files[0], 1))
+    if corpus.path is None:
+        return lines, _target_parser(corpus, reading)
     return lines, _json_parser(corpus, reading) if corpus.resolved_format == "jsonl" else _column_parser(corpus, lines, reading)
 
 
@@ -222,10 +224,22 @@ def _aligned_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
     return parse
 
 
+def _target_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
+    """Lines of targets without sources."""
+    path, (_, read_target) = corpus.files[0], _readers(corpus, reading, ("source", "target"))
+    return lambda raws: (NOTHING, read_target(decoded(raws[0] or b"", path), {}))
+
+
+def _names(corpus: CorpusConfig, reading: Reading, defaults: tuple[str, str]) -> tuple[str, str]:
+    """What the ends are called in a file that holds both. A source that is not there goes by the target's name, and is not read."""
+    source, target = (default if end is None else str(end) for end, default in zip((corpus.source, corpus.target), defaults, strict=True))
+    return target if reading.source == "nothing" else source, target
+
+
 def _column_parser(corpus: CorpusConfig, lines: Iterator[NumberedRaws], reading: Reading) -> Parser:
     """Tab-separated columns. A column called by name means that the first line is a header, which is taken off `lines` here."""
     path = corpus.files[0]
-    names = ("0" if corpus.source is None else str(corpus.source), "1" if corpus.target is None else str(corpus.target))
+    names = _names(corpus, reading, ("0", "1"))
     read_source, read_target = _readers(corpus, reading, names)
     width, header = 0, list[str]()
     if all(name.isdigit() for name in names):
@@ -252,7 +266,7 @@ def _column_parser(corpus: CorpusConfig, lines: Iterator[NumberedRaws], reading:
 
 def _json_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
     path = corpus.files[0]
-    names = ("source" if corpus.source is None else str(corpus.source), "target" if corpus.target is None else str(corpus.target))
+    names = _names(corpus, reading, ("source", "target"))
     read_source, read_target = _readers(corpus, reading, names)
 
     def parse(raws: Raws) -> Pair:
@@ -292,9 +306,9 @@ def _caption_parser(corpus: CorpusConfig, reading: Reading) -> Parser:
     return parse
 
 
-def _blank_end(source: Value, targets: tuple[Value, ...]) -> str | None:
-    """The end that is an empty or blank text, if one is."""
+def _blank_end(source: Value, targets: tuple[Value, ...], reading: Reading) -> str | None:
+    """The end that is an empty or blank text, if one is that ought to be there."""
     for end, values in (("source", (source,)), ("target", targets)):
-        if any(isinstance(value, str) and not value.strip() for value in values):
+        if (end, reading.source) != ("source", "nothing") and any(isinstance(value, str) and not value.strip() for value in values):
             return end
     return None

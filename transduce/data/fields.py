@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from transduce.data.media import media_from_fields
-from transduce.data.values import BadValueError, Media, Track, Value
+from transduce.data.values import NOTHING, BadValueError, Media, Track, Value
 
-ValueKind = Literal["text", "media", "frames"]
-"""What one end of a pair is: texts, references to media files, tracks of numbers."""
+ValueKind = Literal["text", "media", "frames", "nothing"]
+"""What one end of a pair is: texts, references to media files, tracks of numbers, or nothing (the source of a language model)."""
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 EndReader = Callable[[object, Mapping[str, Any]], tuple[Value, ...]]
@@ -39,6 +39,8 @@ def field_reader(kind: ValueKind, *, name: str, path: Path, root: Path) -> EndRe
             return lambda content, record: (_media(content, record, name=name, path=path, root=root),)
         case "frames":
             return lambda content, _record: (_track(content, name, path),)
+        case "nothing":
+            return lambda _content, _record: (NOTHING,)
 
 
 def json_fields(line: str, names: tuple[str, ...], path: Path) -> dict[str, Any]:

@@ -39,9 +39,10 @@ class DataConfig(Settings):
     """The corpus that training is judged by."""
     source_codec: CodecConfig = SentencePieceConfig()
     """What sources are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers, audio for recordings,
-    image for pictures."""
+    image for pictures, none for a language model, which has targets alone; or stored, that of another model."""
     target_codec: CodecConfig = SentencePieceConfig()
-    """What targets are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers."""
+    """What targets are; its `kind` is sentencepiece, characters, bytes or words for texts, frames for numbers; or stored, that of
+    another model, which a language model for it must share."""
     joint_vocabulary: bool = False
     """One codec for both ends, learned from both. It is enough to describe it as one of source_codec and target_codec."""
     errors: Errors = "strict"
@@ -77,6 +78,18 @@ class DataConfig(Settings):
         return tree
 
     @model_validator(mode="after")
+    def _have_sources(self) -> Self:
+        for corpus in (*self.train, self.valid):
+            if self.reading.source == "nothing" and corpus.source is not None:
+                raise ConfigError(f"{corpus.name}: leave out `source`, because data.source_codec.kind = none: a language model has none")
+            if self.reading.source != "nothing" and corpus.path is None and corpus.source is None:
+                raise ConfigError(
+                    f"{corpus.name}: a corpus needs `source` and `target` (two aligned files), or `path` (one TSV or JSONL file); "
+                    "only a language model (data.source_codec.kind = none) has targets alone"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Self:
         weighted = [corpus.weight is not None for corpus in self.train]
         if any(weighted) and not all(weighted):
@@ -86,10 +99,11 @@ class DataConfig(Settings):
             raise ConfigError("data.temperature: not allowed together with weights in data.train; use one of them")
         if self.joint_vocabulary and self.source_codec != self.target_codec:
             raise ConfigError("data.joint_vocabulary: source_codec and target_codec must be the same, or only one of them given")
-        if max(self.max_source_tokens, self.max_target_tokens) > self.max_tokens_per_batch:
+        longest = max(0 if self.reading.source == "nothing" else self.max_source_tokens, self.max_target_tokens)
+        if longest > self.max_tokens_per_batch:
             raise ConfigError(
-                f"data.max_tokens_per_batch: {self.max_tokens_per_batch} has no room for one pair of "
-                f"{max(self.max_source_tokens, self.max_target_tokens)} tokens; raise it, or lower max_source_tokens and max_target_tokens"
+                f"data.max_tokens_per_batch: {self.max_tokens_per_batch} has no room for one pair of {longest} tokens; raise it, or lower "
+                "max_source_tokens and max_target_tokens"
             )
         return self
 
@@ -264,8 +278,8 @@ def _fitted_codecs(config: DataConfig, seed: int, cache: Cache) -> tuple[Codec, 
 
 def _fitted(config: DataConfig, settings: CodecConfig, *, ends: tuple[int, ...], seed: int, cache: Cache) -> Codec:
     """The codec learned from the given ends of all training corpora, from the cache if they have not changed."""
-    brought = None if settings.kind != "sentencepiece" or settings.model_file is None else settings.model_file
-    if brought is not None or settings.kind == "bytes":
+    brought = settings.kind == "sentencepiece" and settings.model_file is not None
+    if brought or settings.kind in ("bytes", "none", "stored"):
         return fit_codec(settings, (), seed)
     tree = {
         "corpora": [corpus_key(corpus, cache, config.reading) for corpus in config.train],

@@ -148,6 +148,8 @@ def _write_store(directory: Path, corpus: CorpusConfig, *, codecs: tuple[Codec, 
         np.cumsum(np.array([0, *counts], dtype=np.int64)).tofile(directory / FIRSTS)
     entry = report.corpora[0]
     entry.source_lengths, entry.target_lengths = (LengthStatistics.of(writer.widths()) for writer in writers)
+    if options.reading.source == "nothing":
+        entry.source_lengths = None
     entry.source_lossless, entry.target_lossless = (codec.check(sample.items()) for codec, sample in zip(codecs, samples, strict=True))
     meta = {"files": list(map(str, corpus.files)), "source": writers[0].meta(), "target": writers[1].meta(), "report": asdict(entry)}
     (directory / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")

@@ -57,6 +57,14 @@ class WordsConfig(Settings):
     """A word that is rarer is unknown."""
 
 
+class StoredConfig(Settings):
+    """The target codec of a model that is there already, whatever its kind."""
+
+    kind: Literal["stored"] = "stored"
+    path: Path
+    """A run folder or model directory whose target is text."""
+
+
 TextConfig = SentencePieceConfig | CharactersConfig | BytesConfig | WordsConfig
 
 

@@ -47,6 +47,8 @@ class Track:
 
 
 Value = str | Media | Track
+NOTHING = ""
+"""The source of a language model, which has none."""
 
 
 def shown(value: Value) -> str:

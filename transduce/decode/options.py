@@ -62,6 +62,9 @@ class SearchConfig(Settings):
     2017, II-C); 1 = CTC alone, the best path with beam_size 1, else prefix beam search (Graves 2006; Hannun 2014)."""
     ctc_candidates: int = Field(default=64, ge=1)
     """With vocabularies above 512 tokens: the decoder's best next tokens per hypothesis whose CTC score is computed; others come last."""
+    language_weight: float = Field(default=0.3, ge=0)
+    """Weight of the log-probability of a language model, added to the score of every token (shallow fusion, Gulcehre 2015); only where
+    one is given beside the model (`--language-model`). 0 = as if there were none."""
     allow_unknown: bool = False
     """Whether the unknown token may be produced."""
     batch_tokens: int = Field(default=4096, ge=1)

@@ -73,7 +73,12 @@ class Pixels:
         return self.size // self.patch
 
 
-EndShape = Vocabulary | Steps | Sound | Pixels
+@dataclass(frozen=True)
+class NoSource:
+    """Nothing: the source of a language model."""
+
+
+EndShape = Vocabulary | Steps | Sound | Pixels | NoSource
 """What a model must know of one end of its data."""
 
 

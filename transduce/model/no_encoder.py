@@ -13,7 +13,7 @@ from transduce.settings import Settings
 
 
 class NoEncoderConfig(Settings):
-    """The front-end's vectors as they are; for pictures, whose front-end is a whole network."""
+    """The front-end's vectors as they are; for pictures, whose front-end is a whole network, and for language models, which have none."""
 
     kind: Literal["none"] = "none"
     """No encoder."""

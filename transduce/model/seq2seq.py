@@ -14,6 +14,7 @@ from transduce.model.conformer import ConformerConfig, ConformerEncoder
 from transduce.model.frontends import (
     EndShape,
     Frontend,
+    NoSource,
     Pixels,
     Sound,
     Steps,
@@ -27,6 +28,7 @@ from transduce.model.heads import CTCHead, TokenHead
 from transduce.model.images import CnnConfig, ImageFrontend, PatchesConfig
 from transduce.model.interface import Decoder, Encoder, Memory, State
 from transduce.model.no_encoder import NoEncoder, NoEncoderConfig
+from transduce.model.no_source import NoSourceFrontend, NoSourceFrontendConfig
 from transduce.model.recurrent import RecurrentEncoder, RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoder, RecurrentDecoderConfig
 from transduce.model.sound import SoundConfig, SoundFrontend
@@ -38,7 +40,9 @@ from transduce.settings import Settings
 EncoderConfig = Annotated[
     RecurrentEncoderConfig | TransformerEncoderConfig | ConformerConfig | NoEncoderConfig, Field(discriminator="kind")
 ]
-FrontendConfig = Annotated[TokensConfig | StepsConfig | SoundConfig | CnnConfig | PatchesConfig, Field(discriminator="kind")]
+FrontendConfig = Annotated[
+    TokensConfig | StepsConfig | SoundConfig | CnnConfig | PatchesConfig | NoSourceFrontendConfig, Field(discriminator="kind")
+]
 TargetEmbedding = TokenEmbedding | StepsEmbedding
 Head = TokenHead | StepsHead
 DecoderConfig = Annotated[RecurrentDecoderConfig | TransformerDecoderConfig | SSRUDecoderConfig, Field(discriminator="kind")]
@@ -49,7 +53,7 @@ class ModelConfig(Settings):
 
     frontend: FrontendConfig = TokensConfig()
     """From what a codec makes to vectors; its `kind` is tokens for texts, steps for tracks of numbers, sound for recordings,
-    cnn or patches for pictures."""
+    cnn or patches for pictures, none for language models."""
     encoder: EncoderConfig = TransformerEncoderConfig()
     """The encoder; its `kind` is lstm, gru, transformer, conformer or none."""
     decoder: DecoderConfig = TransformerDecoderConfig()
@@ -177,6 +181,8 @@ def build_frontend(config: ModelConfig, source: EndShape, *, shared: TokenEmbedd
             return SoundFrontend(hearing, sound, output_size=config.embedding_size, dropout=config.embedding_dropout)
         case CnnConfig() | PatchesConfig() as seeing, Pixels() as pixels:
             return ImageFrontend(seeing, pixels, output_size=config.embedding_size, dropout=config.embedding_dropout)
+        case NoSourceFrontendConfig(), NoSource():
+            return NoSourceFrontend()
     return TokenFrontend(shared or token_embedding(config, expect_vocabulary(source, "source")), config.reverse_source)
 
 

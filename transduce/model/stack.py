@@ -134,13 +134,13 @@ Mix = Callable[[Tensor], Tensor]
 
 
 class DecoderLayer(nn.Module):
-    """A view of the past (given as a function), cross-attention and feed-forward, each in its residual."""
+    """A view of the past (given as a function), cross-attention where there is a source, and feed-forward, each in its residual."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, *, crosses: bool) -> None:
         super().__init__()
         self.past_residual = Residual(config)
-        self.cross = CrossAttention(config.width, head_layout(config), dropout=config.attention_dropout)
-        self.cross_residual = Residual(config)
+        self.cross = CrossAttention(config.width, head_layout(config), dropout=config.attention_dropout) if crosses else None
+        self.cross_residual = Residual(config) if crosses else None
         self.feed_forward = feed_forward(config)
         self.feed_forward_residual = Residual(config)
 
@@ -148,24 +148,30 @@ class DecoderLayer(nn.Module):
         self, inputs: Tensor, mix: Mix, *, keys: tuple[Tensor, ...], layer: int, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) -> (B, T, D) and the weights over the source (B, T, S) if asked for."""
-        hidden = self.past_residual.after(inputs, mix(self.past_residual.before(inputs)))
-        attended, weights = self.cross(self.cross_residual.before(hidden), keys, layer=layer, with_weights=with_weights)
-        hidden = self.cross_residual.after(hidden, attended)
+        hidden, weights = self.past_residual.after(inputs, mix(self.past_residual.before(inputs))), None
+        if self.cross is not None and self.cross_residual is not None:
+            attended, weights = self.cross(self.cross_residual.before(hidden), keys, layer=layer, with_weights=with_weights)
+            hidden = self.cross_residual.after(hidden, attended)
         return self.feed_forward_residual.after(hidden, self.feed_forward(self.feed_forward_residual.before(hidden))), weights
 
 
 class DecoderStack(nn.Module):
-    """All layers of a decoder with cross-attention, without the modules that see the target's past: the decoder owns those."""
+    """All layers of a decoder, without the modules that see the target's past: the decoder owns those.
+
+    A memory of no numbers (memory_size 0, a language model's) has no cross-attention.
+    """
 
     def __init__(self, config: StackConfig, input_size: int, *, memory_size: int) -> None:
         super().__init__()
         self.lift = lift(input_size, config.width)
-        self.memory = MemoryProjection(memory_size, head_layout(config), layers=config.layers)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.memory = MemoryProjection(memory_size, head_layout(config), layers=config.layers) if memory_size else None
+        self.layers = nn.ModuleList(DecoderLayer(config, crosses=memory_size > 0) for _ in range(config.layers))
         self.norm = make_norm(config.norm, config.width) if config.norm_place == "pre" else nn.Identity()
 
     def project(self, memory: Memory) -> Memory:
         """Memory with the keys and values of all layers."""
+        if self.memory is None:
+            return memory
         return Memory(memory.states, memory.mask, memory.summary, self.memory(memory.states, memory.mask))
 
     def forward(

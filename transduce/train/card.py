@@ -12,6 +12,25 @@ if TYPE_CHECKING:
     from transduce.config import RunConfig
 
 
+USE = (
+    "```",
+    "transduce predict THIS_FOLDER --input sources.txt --output predictions.txt",
+    "```",
+    "",
+    "```python",
+    "from transduce import Predictor",
+    "",
+    'print(Predictor.load("THIS_FOLDER").predict(["a source"])[0].text)',
+    "```",
+)
+LANGUAGE_MODEL_USE = (
+    "```",
+    "transduce evaluate THIS_FOLDER --target texts.txt",
+    "transduce predict ANOTHER_MODEL --input sources.txt --language-model THIS_FOLDER",
+    "```",
+)
+
+
 def model_card(model: nn.Module, config: "RunConfig", metrics: Mapping[str, object]) -> str:
     """Markdown: what it is, how to use it, what it was trained on, what it scored."""
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -19,22 +38,14 @@ def model_card(model: nn.Module, config: "RunConfig", metrics: Mapping[str, obje
     scores = [f"| {name} | {_figure(value)} |" for name, value in metrics.items()]
     return "\n".join(
         [
-            "# A sequence-to-sequence model",
+            "# A language model" if config.data.source_codec.kind == "none" else "# A sequence-to-sequence model",
             "",
             f"{config.model.encoder.kind} encoder, {config.model.decoder.kind} decoder, {size:,} parameters, trained with transduce"
             + (f" from the preset `{config.preset}`." if config.preset else "."),
             "",
             "## Use",
             "",
-            "```",
-            "transduce predict THIS_FOLDER --input sources.txt --output predictions.txt",
-            "```",
-            "",
-            "```python",
-            "from transduce import Predictor",
-            "",
-            'print(Predictor.load("THIS_FOLDER").predict(["a source"])[0].text)',
-            "```",
+            *(LANGUAGE_MODEL_USE if config.data.source_codec.kind == "none" else USE),
             "",
             "## Training",
             "",

@@ -92,11 +92,13 @@ def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:
     media = {"media": corpus.media and corpus.media.absolute(), "only": corpus.only and corpus.only.absolute()}
     if corpus.path is not None:
         return corpus.model_copy(update={"path": corpus.path.absolute(), **media})
-    source, target = (path.absolute() for path in corpus.files)
-    return corpus.model_copy(update={"source": source, "target": target, **media})
+    ends = {"source": corpus.source, "target": corpus.target}
+    return corpus.model_copy(update={end: path and Path(str(path)).absolute() for end, path in ends.items()} | media)
 
 
 def _absolute_codec(codec: CodecConfig) -> CodecConfig:
+    if codec.kind == "stored":
+        return codec.model_copy(update={"path": codec.path.absolute()})
     if codec.kind != "sentencepiece" or codec.model_file is None:
         return codec
     return codec.model_copy(update={"model_file": codec.model_file.absolute()})

@@ -44,6 +44,7 @@ class Validator:
         self.precision = precision
         self.data = data
         self.is_text = data.target_codec.kind in TEXT_KINDS
+        self.checked_batches = 0 if data.source_codec.kind == "none" else CHECKED_BATCHES
         wanted = [*self.config.metrics, config.train.metric]
         self.names = [name for name in dict.fromkeys(wanted) if name != "loss"]
         self.judge = make_judge(config, data, self.names)
@@ -59,20 +60,19 @@ class Validator:
             return Measured(metrics, [])
         scores, outputs = self.judge.outputs(model, self.records)
         shown_records = self.records[: self.config.samples]
-        samples = [
-            (shown(record.source), shown(record.targets[0]), output) for record, output in zip(shown_records, outputs, strict=False)
-        ]
+        samples = [(shown(record.source), shown(record.targets[0]), output) for record, output in zip(shown_records, outputs, strict=False)]
         return Measured(metrics | scores, samples)
 
     @torch.no_grad()
     def losses(self, model: Seq2Seq) -> dict[str, float]:
         """loss (nats a token, no smoothing; of numbers per frame), accuracy (share of tokens, or of frames within the tolerance), of
-        text perplexity, source_gain: by how much of itself the error rises when the sources of a batch are exchanged. With CTC also
+        text perplexity, source_gain: by how much of itself the error rises when the sources of a batch are exchanged (not of a
+        language model). With CTC also
         ctc_loss (nats a token), its part of the loss, and ctc_unaligned, the pairs that are too short for it; the other figures are
         the decoder's."""
         total = correct = count = ctc = unaligned = 0.0
         true_loss = wrong_loss = 0.0
-        checked = _even(self.data.valid.num_batches(0), CHECKED_BATCHES)
+        checked = _even(self.data.valid.num_batches(0), self.checked_batches)
         for index, batch in enumerate(self.data.valid.batches(0)):
             batch = batch.to(self.precision.device)
             with self.precision.autocast():
