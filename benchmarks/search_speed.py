@@ -58,12 +58,12 @@ def plan_of(settings: Sequence[str]) -> Plan:
     return {beam: list(settings) for beam in BEAMS}
 
 
-def our_engine(pairs: Pairs, model: Path, *, engine: str, output: Path | None = None) -> Engine:
-    """`Predictor` with one of its engines; auto is what `transduce predict` does by default."""
-    name = OURS if engine == "auto" else f"{OURS} {engine}"
-    words = (sys.executable, str(RUNNERS / "ours_search.py"), "--pairs", str(pairs.folder), "--model", str(model), "--engine", engine)
-    told = () if output is None else ("--output", str(output / name.replace(" ", "-")))
-    return Engine(name, (*words, *told), plan_of(OURS_BATCHES), plan_of(["4096"]))
+def our_engine(pairs: Pairs, model: Path, *, engine: str, precision: str, output: Path) -> Engine:
+    """`Predictor` with one of its engines and a precision; auto and auto is what `transduce predict` does by default."""
+    name = " ".join([OURS, *(word for word in (engine, precision) if word != "auto")])
+    asked = ("--engine", engine, "--precision", precision, "--output", str(output / name.replace(" ", "-")))
+    command = (sys.executable, str(RUNNERS / "ours_search.py"), "--pairs", str(pairs.folder), "--model", str(model), *asked)
+    return Engine(name, command, plan_of(OURS_BATCHES), plan_of(["4096"]))
 
 
 def ctranslate2_engines(pairs: Pairs, exported: Path, *, python: Path, threads: int, output: Path) -> list[Engine]:
@@ -183,7 +183,8 @@ def peers_of(peers: Path) -> tuple[dict[str, Path], Record]:
 
 @dataclass(frozen=True)
 class Contest:
-    """All engines, ready to be measured. same: with the same weights, ours first. own: our own engine. shaped: of the same shape only."""
+    """All engines, ready to be measured. same: with the same weights, ours by default first. own: our own engine in fp32. shaped: of the
+    same shape only."""
 
     same: list[Engine]
     own: Engine
@@ -192,15 +193,16 @@ class Contest:
 
 def contest(pairs: Pairs, shape: Shape, model: Path, *, pythons: dict[str, Path], threads: int, output: Path) -> Contest:
     """Who takes part: what is installed."""
-    default = our_engine(pairs, model, engine="auto", output=output)
-    shaped = [huggingface_engine(pairs, shape, python=pythons["huggingface"])] if "huggingface" in pythons else []
     exports = importlib.util.find_spec("transduce.export") is not None
+    torch = "torch" if exports else "auto"  # without exports there is no other engine to choose
+    asked = (("auto", "auto"), (torch, "fp32"), (torch, "int8"))
+    ours = [our_engine(pairs, model, engine=engine, precision=precision, output=output) for engine, precision in asked]
+    theirs: list[Engine] = []
     exported = exported_model(model) if exports and "ctranslate2" in pythons else None
-    if exported is None:
-        return Contest([default], default, shaped)
-    own = our_engine(pairs, model, engine="torch", output=output)
-    theirs = ctranslate2_engines(pairs, exported.absolute(), python=pythons["ctranslate2"], threads=threads, output=output)
-    return Contest([default, own, *theirs], own, shaped)
+    if exported is not None:
+        theirs = ctranslate2_engines(pairs, exported.absolute(), python=pythons["ctranslate2"], threads=threads, output=output)
+    shaped = [huggingface_engine(pairs, shape, python=pythons["huggingface"])] if "huggingface" in pythons else []
+    return Contest([*ours, *theirs], ours[1], shaped)
 
 
 def quickened(engines: Sequence[Engine]) -> list[Engine]:

@@ -199,8 +199,9 @@ def test_search_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytes
     assert run_main(load("search_speed"), [*words, "--json", str(tmp_path / "q.json")], monkeypatch) == 0
     report = json.loads((tmp_path / "q.json").read_text())
     same, forced, single = (table["rows"] for table in list(report.values())[2:])
-    assert [row[:2] for row in same] == [["transduce", "1"], ["transduce", "5"]]
-    assert all(row[-1] >= 0 for row in same) and len(forced) == 2 and len(single) == 1
+    assert [row[1] for row in same] == ["1"] * 3 + ["5"] * 3 and same[0][0] == "transduce"
+    assert {row[0].split()[-1] for row in same} == {"transduce", "fp32", "int8"}
+    assert all(row[-1] >= 0 for row in same) and len(forced) == 2 and len(single) == 3
 
 
 def test_the_best_setting_is_chosen_for_each_beam(load: Load) -> None:

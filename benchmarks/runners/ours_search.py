@@ -4,6 +4,7 @@ In: a model, prepared pairs, a plan whose settings are `search.batch_tokens`. Ou
 each beam width. The decision to question: tokenizing and joining texts is timed too, as a user's call does it; other engines get ids.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,10 @@ from transduce.config import change_settings
 from transduce.predict import Prediction, Predictor
 
 
-def load(model: Path, threads: int, engine: str) -> Predictor:
-    """The engine is named only where it is not the default."""
-    return Predictor.load(model, threads=threads) if engine == "auto" else Predictor.load(model, threads=threads, engine=engine)
+def load(words: argparse.Namespace) -> Predictor:
+    """The model as the command line asks for it; an engine is named only where it is not the default."""
+    asked = {"precision": words.precision, **({} if words.engine == "auto" else {"engine": words.engine})}
+    return Predictor.load(words.model, threads=torch.get_num_threads(), **asked)
 
 
 def main() -> None:
@@ -25,9 +27,10 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--precision", default="auto", help="of products: auto, as `transduce predict` has it, fp32 or int8")
     parser.add_argument("--output", help="write texts to OUTPUT.BEAM.txt")
     words = parser.parse_args()
-    predictor = load(words.model, torch.get_num_threads(), words.engine)
+    predictor = load(words)
     lines = (words.pairs / "test.en").read_text(encoding="utf-8").removesuffix("\n").split("\n")[: words.limit]
     forced = {} if words.force is None else {"min_length": words.force, "max_length": words.force}
     found: dict[int, list[Prediction]] = {}
@@ -44,7 +47,7 @@ def main() -> None:
     run_plan(words, make, count=len(lines))
     for beam, predictions in found.items() if words.output else ():
         Path(f"{words.output}.{beam}.txt").write_text("".join(f"{one.text}\n" for one in predictions), encoding="utf-8")
-    print(json.dumps({"engine": words.engine, "threads": torch.get_num_threads()}))
+    print(json.dumps({"engine": words.engine, "precision": predictor.precision, "threads": torch.get_num_threads()}))
 
 
 if __name__ == "__main__":
