@@ -19,21 +19,21 @@ START, END = "<!-- tree: written by scripts/readme_tree.py -->", "<!-- end of tr
 WIDTH = 132
 # Folders in reading order, and what is read first inside them; the other files of a folder follow by name (in README.md some to a line).
 ORDER: dict[str, tuple[str, ...]] = {
-    "": ("errors", "settings", "config", "cli", "predict", "evaluate", "forecast", "transcribe", "subtitles", "pictures"),
+    "": ("errors", "settings", "config", "cli", "predict", "evaluate", "forecast", "transcribe", "pictures"),
     "data": (
         *("examples", "values", "report", "codec", "text", "subwords", "media", "audio", "image", "frames"),
         *("tables", "windows"),
-        *("store", "cache", "plan", "loader", "batch"),
+        *("store", "plan", "loader", "batch"),
     ),
     "model": (
         *("interface", "seq2seq", "layers", "frontends", "features", "sound", "cnn", "steps", "recurrent", "recurrent_decoder"),
-        *("recurrent_attention", "attention", "positions", "stack", "transformer", "conformer", "ssru", "vit", "heads", "modes"),
+        *("recurrent_attention", "attention", "stack", "transformer", "conformer", "ssru", "vit", "heads", "modes"),
     ),
     "train": (
         *("settings", "loop", "setup", "trainer", "loss", "objective", "optim", "schedule", "validation", "checkpoint", "storage"),
-        *("signals", "progress", "preflight", "precision", "finish"),
+        *("signals", "progress", "precision", "finish"),
     ),
-    "decode": ("search", "options", "scorers", "ctc", "constraints", "beam", "paths", "rollout", "alignment", "forced"),
+    "decode": ("search", "options", "scorers", "ctc", "constraints", "beam", "paths", "rollout", "forced"),
     "metrics": ("score", "overlap", "edits", "captions", "tracks"),
     "commands": (),
     "report": (),

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("quickstart", "data", "language", "tracks", "speech", "captions", "architectures", "search", "training", "performance", "api")
+NAMES = ("quickstart", "data", "language", "tracks", "speech", "captions", "architectures", "search", "training", "performance", "benchmarks", "api")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 NOT_RUN = {
     "make demo-speech": "trains for minutes; tests/test_morse_example.py covers its data and its configuration",
@@ -34,6 +34,25 @@ NOT_RUN = {
     "make check": "CI runs it as its own step",
     'pip install -e ".[metrics,plot]"': "needs the network; CI installs the package through the same pyproject.toml",
     "make results-text": "trains for hours on data that is not in this repository; tests/test_results_script.py covers the script",
+    **dict.fromkeys(
+        (
+            "python benchmarks/peers.py huggingface ctranslate2",
+            "python benchmarks/peers.py joeynmt eole opennmt",
+        ),
+        "needs the network; installs other toolkits",
+    ),
+    **dict.fromkeys(
+        (
+            "python benchmarks/ceiling.py --json ceiling.json",
+            "python benchmarks/train_speed.py --json train_speed.json",
+            "python benchmarks/train_speed.py --model lstm --json train_speed_lstm.json",
+            "python benchmarks/search_speed.py --json search_speed.json",
+            "python benchmarks/step_profile.py --json step_profile.json",
+            "python benchmarks/step_profile.py transformer-small rnn-luong --set data.max_tokens_per_batch=4096",
+            "python benchmarks/step_profile.py en-de.yaml",
+        ),
+        "measures for minutes, from a checkout; tests/test_benchmarks.py runs every script in small",
+    ),
 }
 TRACKS = """
 preset: tracks-lstm

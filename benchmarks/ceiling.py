@@ -1,0 +1,166 @@
+"""What this machine can do at most: `python benchmarks/ceiling.py --json ceiling.json`.
+
+In: the sizes of a model (benchmarks/shape.py). Out: GFLOP/s of matrix products at the shapes that training and search of that model use,
+in fp32, bf16 and int8, on one thread and on all, and the bandwidth of memory in GB/s. Every other table here quotes shares of these.
+
+The decision to question: the peak of a precision is the best median over the shapes of training and over the libraries that torch can
+reach (fp32: MKL and oneDNN), with outputs written into memory that is there already. Nobody reaches it; so no share flatters.
+"""
+
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+from alternate import Record, options, say_machine, say_table, write_json
+from shape import TINY, Shape
+
+Call = Callable[[], object]
+Product = tuple[int, int, int]
+
+CHUNK_ROWS = 1024
+"""Rows of logits that a training step holds at once (transduce/train/loss.py)."""
+LARGE_BYTES, CACHED_BYTES = 256 * 2**20, 4 * 2**20
+SHORTEST_TIMING = 1e-3
+FEWEST_TIMINGS = 5
+
+
+def training_shapes(shape: Shape) -> list[Product]:
+    """(M, K, N) of the products of a step: forward, gradients of inputs, gradients of weights."""
+    rows, d, f, v = shape.batch_tokens, shape.width, shape.feed_forward, shape.vocabulary
+    forward = [(rows, d, 3 * d), (rows, d, d), (rows, d, f), (rows, f, d), (CHUNK_ROWS, d, v)]
+    return [*forward, (CHUNK_ROWS, v, d), (f, rows, d), (d, rows, d), (v, CHUNK_ROWS, d)]
+
+
+def search_shapes(shape: Shape) -> list[Product]:
+    """(M, K, N) of a step of search: 64 hypotheses, and one."""
+    d, f, v = shape.width, shape.feed_forward, shape.vocabulary
+    return [(rows, d, columns) for rows in (64, 1) for columns in (f, v)]
+
+
+def fp32(m: int, k: int, n: int) -> Call:
+    """torch's product of float32, which is MKL's where torch was built with it."""
+    return plain(m, k, n, kind=torch.float32)
+
+
+def bf16(m: int, k: int, n: int) -> Call:
+    """torch's product of bfloat16: oneDNN."""
+    return plain(m, k, n, kind=torch.bfloat16)
+
+
+def plain(m: int, k: int, n: int, *, kind: torch.dtype) -> Call:
+    """A product into memory that is there already. The right side is stored as the weights of a layer are, (N, K)."""
+    left, right, out = torch.randn(m, k).to(kind), torch.randn(n, k).to(kind).t(), torch.empty(m, n, dtype=kind)
+    return lambda: torch.mm(left, right, out=out)
+
+
+def fp32_onednn(m: int, k: int, n: int) -> Call:
+    """The same through oneDNN with both sides in its own layout."""
+    left, right = torch.randn(m, k).to_mkldnn(), torch.randn(n, k).to_mkldnn()
+    return lambda: torch.ops.aten.mkldnn_linear(left, right, None)
+
+
+def int8(m: int, k: int, n: int) -> Call:
+    """Bytes times bytes into 32 bits."""
+    left, right = (torch.randint(-127, 127, size, dtype=torch.int8) for size in ((m, k), (k, n)))
+    out = torch.empty(m, n, dtype=torch.int32)
+    return lambda: torch._int_mm(left, right, out=out)
+
+
+def int8_dynamic(m: int, k: int, n: int) -> Call:
+    """float32 in and out, packed int8 weights, inputs quantised on the way."""
+    with warnings.catch_warnings():  # torch means to give up tensors of this kind; as long as it has them, they are the fastest
+        warnings.simplefilter("ignore")
+        weights = torch.quantize_per_channel(torch.randn(n, k), torch.full((n,), 0.02), torch.zeros(n), 0, torch.qint8)
+    packed, inputs = torch.ops.quantized.linear_prepack(weights, None), torch.randn(m, k)
+    return lambda: torch.ops.quantized.linear_dynamic(inputs, packed)
+
+
+KINDS: dict[str, Callable[[int, int, int], Call]] = {
+    "fp32": fp32,
+    "fp32 oneDNN": fp32_onednn,
+    "bf16": bf16,
+    "int8": int8,
+    "int8 dynamic": int8_dynamic,
+}
+PRECISIONS = {"fp32": ("fp32", "fp32 oneDNN"), "bf16": ("bf16",)}
+
+
+def seconds_of(call: Call, seconds: float) -> float:
+    """The median time of a call, measured for about `seconds`; short calls are timed several at once."""
+    call()
+    begin = time.perf_counter()
+    call()
+    repeats = max(1, int(SHORTEST_TIMING / max(time.perf_counter() - begin, 1e-9)))
+    timings: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(timings) < FEWEST_TIMINGS or time.perf_counter() < end:
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        timings.append((time.perf_counter() - begin) / repeats)
+    return statistics.median(timings)
+
+
+def gflops(kind: str, product: Product, *, seconds: float) -> float | None:
+    """2 M K N operations over the time of one product; None where torch has no such product here."""
+    m, k, n = product
+    try:
+        return 2 * m * k * n / seconds_of(KINDS[kind](m, k, n), seconds) / 1e9
+    except (RuntimeError, NotImplementedError, AttributeError) as error:
+        print(f"no {kind} product of {m} x {k} x {n} here: {str(error).splitlines()[0]}", file=sys.stderr)
+        return None
+
+
+def training_peaks(shape: Shape, *, threads: int, seconds: float) -> dict[str, float]:
+    """GFLOP/s that the best product of a training step reaches, by precision. Leaves torch's number of threads changed."""
+    torch.set_num_threads(threads)
+    peaks = {}
+    for precision, kinds in PRECISIONS.items():
+        rates = [gflops(kind, product, seconds=seconds / 4) for kind in kinds for product in training_shapes(shape)]
+        peaks[precision] = max(rate for rate in rates if rate is not None)
+    return peaks
+
+
+def bandwidth(seconds: float, *, large: int, cached: int) -> dict[str, float]:
+    """GB/s, bytes read and bytes written added up."""
+    first, second = torch.rand(large // 4), torch.rand(large // 4)
+    small, other = torch.rand(cached // 4), torch.rand(cached // 4)
+    calls: dict[str, tuple[Call, int]] = {
+        f"read {large >> 20} MiB": (lambda: first.sum(), large),
+        f"copy {large >> 20} MiB": (lambda: second.copy_(first), 2 * large),
+        f"add {large >> 20} MiB": (lambda: torch.add(first, second, out=second), 3 * large),
+        f"copy {cached >> 20} MiB (in cache)": (lambda: other.copy_(small), 2 * cached),
+    }
+    return {name: moved / seconds_of(call, seconds) / 1e9 for name, (call, moved) in calls.items()}
+
+
+def measure(shape: Shape, *, threads: int, seconds: float, large: int) -> Record:
+    """All products and bandwidths on a number of threads, printed and returned."""
+    torch.set_num_threads(threads)
+    products = [*training_shapes(shape), *search_shapes(shape)]
+    rates = {f"{m} x {k} x {n}": {kind: gflops(kind, (m, k, n), seconds=seconds) for kind in KINDS} for m, k, n in products}
+    moved = bandwidth(seconds, large=large, cached=min(large, CACHED_BYTES))
+    print(f"\nGFLOP/s, {threads} thread{'s' * (threads > 1)}, M x K x N")
+    say_table(["product", *KINDS], [[name, *by_kind.values()] for name, by_kind in rates.items()])
+    say_table(["memory", "GB/s"], [[name, rate] for name, rate in moved.items()])
+    return {"threads": threads, "gflops": rates, "gb_per_second": moved}
+
+
+def main() -> int:
+    """Always 0: there is nothing that must be reached."""
+    parser = options(__doc__, rounds=1)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
+    words = parser.parse_args()
+    shape, seconds, large = (TINY, 0.0, 2**20) if words.quick else (Shape(), words.seconds, LARGE_BYTES)
+    facts = say_machine(words.threads, torch=torch.__version__, allocator=os.environ.get("MALLOC_MMAP_MAX_", "default"))
+    counts = sorted({1, words.threads})
+    write_json(words.json, {"machine": facts, "by_threads": [measure(shape, threads=n, seconds=seconds, large=large) for n in counts]})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Hugging Face transformers' side of a training comparison: MarianMTModel in a plain loop.
+
+In: prepared pairs, a shape, a number of updates. Out: one JSON line every few updates: target tokens a second, padding not counted.
+Runs in the environment of that peer. The decision to question: torch's fused Adam, and no clipping, as a user would write who
+cares for speed; the model is as it comes (it adds norms after, not before, and has no dropout inside the feed-forward block).
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+from ids import BOS, EOS, PAD, epoch, read_pairs
+from transformers import MarianConfig, MarianMTModel
+
+
+def build(shape: dict[str, float]) -> MarianMTModel:
+    """The model of the given sizes with all embeddings tied."""
+    names = ("vocabulary", "width", "layers", "heads", "feed_forward")
+    vocabulary, width, layers, heads, feed_forward = (int(shape[name]) for name in names)
+    config = MarianConfig(
+        vocab_size=vocabulary,
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=feed_forward,
+        decoder_ffn_dim=feed_forward,
+        dropout=shape["dropout"],
+        attention_dropout=shape["dropout"],
+        activation_dropout=0.0,
+        activation_function="relu",
+        max_position_embeddings=256,
+        scale_embedding=True,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        decoder_start_token_id=PAD,
+        forced_eos_token_id=None,
+        share_encoder_decoder_embeddings=True,
+        tie_word_embeddings=True,
+    )
+    return MarianMTModel(config)
+
+
+def main() -> None:
+    """Train and tell how fast."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--shape", type=json.loads, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--save", type=Path, help="write the model here at the end")
+    words = parser.parse_args()
+    torch.manual_seed(1)
+    draw, pairs, model = random.Random(1), read_pairs(words.pairs, "train"), build(words.shape).train()
+    print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "precision": words.precision}), flush=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-9, fused=True)
+    entropy = torch.nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=words.shape["label_smoothing"])
+    step = tokens = 0
+    begin = time.perf_counter()
+    while step < words.steps:
+        for source, target in epoch(pairs, budget=int(words.shape["batch_tokens"]), draw=draw):
+            previous = torch.cat([torch.full((len(target), 1), PAD), target[:, :-1]], 1)
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=words.precision == "bf16"):
+                mask = source.ne(PAD).long()
+                logits = model(input_ids=source, attention_mask=mask, decoder_input_ids=previous, use_cache=False).logits
+                loss = entropy(logits.flatten(0, 1), target.flatten())
+            loss.backward()
+            optimizer.step()
+            step, tokens = step + 1, tokens + int(target.ne(PAD).sum())
+            if step % words.every == 0:
+                now = time.perf_counter()
+                print(json.dumps({"step": step, "tokens_per_second": tokens / (now - begin), "loss": float(loss)}), flush=True)
+                tokens, begin = 0, time.perf_counter()
+            if step == words.steps:
+                break
+    if words.save:
+        model.save_pretrained(words.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""How fast search is beside other engines: `python benchmarks/search_speed.py --json search_speed.json`.
+
+In: a model (--model, else one of benchmarks/shape.py is trained first for --train-minutes), Multi30k, the environments that
+benchmarks/peers.py made. Out, for greedy search and beam 5: sentences and tokens a second on the test sentences, with the batch size (and
+split of threads) that is best for each engine; the latency of single sentences on one thread; peak memory; BLEU where weights are the same.
+
+The decision to question: CTranslate2 searches with the same weights and ends where it wants; Hugging Face has a model of the same shape
+with random weights and every sentence is held to 15 tokens, on our side too, so that both do the same number of steps.
+"""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import sacrebleu
+from alternate import TUNED_ALLOCATOR, Comparison, Record, Side, alternate, options, say_disturbance, say_machine, say_table, write_json
+from pairs import Pairs, load_codec_of, prepare_pairs, read_lines
+from peers import PEERS, python_of, versions_of
+from runners.ours_train import run_tree
+from shape import TINY, Shape
+
+RUNNERS = Path(__file__).resolve().parent / "runners"
+OURS = "transduce"
+OURS_BATCHES = ("1024", "2048", "4096", "8192", "16384")
+HUGGINGFACE_BATCHES = ("32", "64", "128")
+CTRANSLATE2_BATCHES = ("32 examples", "64 examples", "2048 tokens")
+BEAMS = ("1", "5")
+FORCED_LENGTH = 15
+SAME = "the same weights, every sentence to its own end"
+FORCED = f"the same shape, float32, {FORCED_LENGTH} tokens for every sentence"
+SINGLE = "one sentence at a time, one thread, milliseconds"
+
+Plan = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One side before its plan is known. plan: everything to try; single: the plan of single sentences."""
+
+    name: str
+    command: tuple[str, ...]
+    plan: Plan
+    single: Plan
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def side(self, plan: Plan, *more: str) -> Side:
+        """A side that follows `plan`."""
+        return Side(self.name, (*self.command, "--plan", json.dumps(plan), *more), environment=dict(self.environment))
+
+
+def plan_of(settings: Sequence[str]) -> Plan:
+    """The same settings for greedy search and beam 5."""
+    return {beam: list(settings) for beam in BEAMS}
+
+
+def our_engine(pairs: Pairs, model: Path, *, engine: str, precision: str, output: Path) -> Engine:
+    """`Predictor` with one of its engines and a precision; auto and auto is what `transduce predict` does by default."""
+    name = " ".join([OURS, *(word for word in (engine, precision) if word != "auto")])
+    asked = ("--engine", engine, "--precision", precision, "--output", str(output / name.replace(" ", "-")))
+    command = (sys.executable, str(RUNNERS / "ours_search.py"), "--pairs", str(pairs.folder), "--model", str(model), *asked)
+    return Engine(name, command, plan_of(OURS_BATCHES), plan_of(["4096"]))
+
+
+def ctranslate2_engines(pairs: Pairs, exported: Path, *, python: Path, threads: int, output: Path) -> list[Engine]:
+    """The exported model in float32 and int8, with every split of the threads between workers and products."""
+    splits = sorted({(1, threads), (threads, 1)})
+    settings = [f"{workers}x{each}:{batch}" for workers, each in splits for batch in CTRANSLATE2_BATCHES]
+    words = (str(python), str(RUNNERS / "ctranslate2_search.py"), "--pairs", str(pairs.folder), "--model", str(exported))
+    found = []
+    for kind in ("float32", "int8"):
+        name = f"ctranslate2 {kind}"
+        command = (*words, "--compute-type", kind, "--output", str(output / name.replace(" ", "-")))
+        found.append(Engine(name, command, plan_of(settings), plan_of(["1x1:1 examples"])))
+    return found
+
+
+def huggingface_engine(pairs: Pairs, shape: Shape, *, python: Path) -> Engine:
+    """`generate`, with the allocator tuned, which it gains from."""
+    words = (str(python), "-W", "ignore", str(RUNNERS / "huggingface_search.py"), "--pairs", str(pairs.folder), "--shape", shape.word())
+    return Engine("huggingface", words, plan_of(HUGGINGFACE_BATCHES), plan_of(["1"]), tuple(TUNED_ALLOCATOR.items()))
+
+
+def trained_model(pairs: Pairs, shape: Shape, folder: Path, *, minutes: float, steps: int | None) -> Path:
+    """A model directory: trained here by `transduce train`, or found from the last time."""
+    run_dir = folder / f"model-{shape.layers}x{shape.width}"
+    if not (run_dir / "model").exists():
+        limit = {"max_minutes": minutes} if steps is None else {"max_steps": steps}
+        validation = {"metrics": [], "samples": 0}
+        schedule = {"kind": "cosine", "warmup_steps": 200}
+        settings = {**limit, "validation": validation, "schedule": schedule, "ema_decay": 0.99}
+        config = folder / "model.yaml"
+        config.write_text(json.dumps(run_tree(pairs.folder, vars(shape), run_dir=run_dir, train_settings=settings)), encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "transduce", "train", str(config)], check=True, stdout=sys.stderr)
+    return run_dir / "model"
+
+
+def exported_model(model: Path) -> Path | None:
+    """The folder that CTranslate2 reads, made by `transduce export`; None, and why on stderr, where that is not possible."""
+    done = subprocess.run(
+        [sys.executable, "-m", "transduce", "export", str(model), "--format", "ctranslate2"], capture_output=True, text=True
+    )
+    place = model / "export" / "ctranslate2"
+    if done.returncode == 0 and place.exists():
+        return place
+    print(f"left out: ctranslate2: `transduce export` ended with {done.returncode}: {done.stderr.strip()[-300:]}", file=sys.stderr)
+    return None
+
+
+def run_group(engines: Sequence[Engine], more: Sequence[str], *, rounds: int, threads: int, logs: Path) -> Comparison:
+    """Try every setting of every engine once, where there are several, then measure the best ones in turns."""
+    tried = Comparison({})
+    if any(len(settings) > 1 for engine in engines for settings in engine.plan.values()):
+        tried = alternate([engine.side(engine.plan, *more) for engine in engines], rounds=1, threads=threads, logs=logs / "tried")
+    left = [engine for engine in engines if engine.name not in tried.failed]
+    best = [engine.side(best_plan(tried, engine), *more, "--passes", "2") for engine in left]
+    comparison = alternate(best, rounds=rounds, threads=threads, logs=logs / "best")
+    comparison.failed |= tried.failed
+    return comparison
+
+
+def best_plan(tried: Comparison, engine: Engine) -> Plan:
+    """Per beam width the setting with the most sentences a second."""
+
+    def rate(beam: str, setting: str) -> float:
+        return tried.median(engine.name, "sentences_per_second", beam=int(beam), setting=setting)
+
+    if engine.name not in tried.turns:
+        return engine.plan
+    return {beam: [max(settings, key=lambda setting: rate(beam, setting))] for beam, settings in engine.plan.items()}
+
+
+def throughput_rows(comparison: Comparison, *, ours: str, bleu: dict[tuple[str, str], float]) -> list[list[object]]:
+    """One row per engine and beam width, ours first."""
+    rows: list[list[object]] = []
+    for beam in BEAMS:
+        reference = comparison.median(ours, "sentences_per_second", beam=int(beam)) if ours in comparison.turns else math.nan
+        for name, turns in comparison.turns.items():
+            setting = next(record["setting"] for record in turns[0].records if record.get("beam") == int(beam))
+            rates = [comparison.median(name, f"{what}_per_second", beam=int(beam)) for what in ("sentences", "tokens")]
+            rows.append([name, beam, setting, *rates, reference / rates[0], comparison.peak_mib(name), bleu.get((name, beam))])
+    return rows
+
+
+def latency_rows(comparison: Comparison) -> list[list[object]]:
+    """One row per engine: median and 95th percentile in milliseconds, greedy and beam 5."""
+    figures = [(what, int(beam)) for beam in BEAMS for what in ("median_ms", "p95_ms")]
+    return [[name, *(comparison.median(name, what, beam=beam) for what, beam in figures)] for name in comparison.turns]
+
+
+def bleu_of(pairs: Pairs, output: Path, names: Sequence[str], *, limit: int | None) -> dict[tuple[str, str], float]:
+    """sacreBLEU of what each engine wrote, by engine and beam width."""
+    codec, references, found = load_codec_of(pairs), read_lines(pairs.text("test", "de"), limit), {}
+    for name in names:
+        for beam in BEAMS:
+            texts, ids = (output / f"{name.replace(' ', '-')}.{beam}.{kind}" for kind in ("txt", "ids"))
+            if texts.exists():
+                lines = read_lines(texts)
+            elif ids.exists():
+                lines = [codec.decode([int(word) for word in line.split()]) for line in read_lines(ids)]
+            else:
+                continue
+            found[name, beam] = sacrebleu.corpus_bleu(lines, [references]).score
+    return found
+
+
+def peers_of(peers: Path) -> tuple[dict[str, Path], Record]:
+    """Interpreters of the peers that are installed, and their versions."""
+    pythons, versions = {}, {}
+    for name in ("ctranslate2", "huggingface"):
+        try:
+            pythons[name] = python_of(peers, name)
+        except FileNotFoundError as missing:
+            print(f"left out: {name}: {missing}", file=sys.stderr)
+            continue
+        versions[name] = " ".join(versions_of(pythons[name], [PEERS[name].package.partition("==")[0], "torch"]).values())
+    return pythons, versions
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All engines, ready to be measured. same: with the same weights, ours by default first. own: our own engine in fp32. shaped: of the
+    same shape only."""
+
+    same: list[Engine]
+    own: Engine
+    shaped: list[Engine]
+
+
+def contest(pairs: Pairs, shape: Shape, model: Path, *, pythons: dict[str, Path], threads: int, output: Path) -> Contest:
+    """Who takes part: what is installed."""
+    exports = importlib.util.find_spec("transduce.export") is not None
+    torch = "torch" if exports else "auto"  # without exports there is no other engine to choose
+    asked = (("auto", "auto"), (torch, "fp32"), (torch, "int8"))
+    ours = [our_engine(pairs, model, engine=engine, precision=precision, output=output) for engine, precision in asked]
+    theirs: list[Engine] = []
+    exported = exported_model(model) if exports and "ctranslate2" in pythons else None
+    if exported is not None:
+        theirs = ctranslate2_engines(pairs, exported.absolute(), python=pythons["ctranslate2"], threads=threads, output=output)
+    shaped = [huggingface_engine(pairs, shape, python=pythons["huggingface"])] if "huggingface" in pythons else []
+    return Contest([*ours, *theirs], ours[1], shaped)
+
+
+def quickened(engines: Sequence[Engine]) -> list[Engine]:
+    """The same engines with one setting to try."""
+    return [replace(engine, plan={beam: settings[:1] for beam, settings in engine.plan.items()}) for engine in engines]
+
+
+def compare(found: Contest, few: Sequence[str], *, rounds: int, threads: int, single: int, logs: Path) -> dict[str, Comparison]:
+    """The three comparisons, by name."""
+    more = (*few, "--force", str(FORCED_LENGTH))
+    alone = [engine.side(engine.single, *few, "--single", str(single)) for engine in (*found.same, *found.shaped)]
+    return {
+        SAME: run_group(found.same, few, rounds=rounds, threads=threads, logs=logs / "same"),
+        FORCED: run_group([found.own, *found.shaped], more, rounds=rounds, threads=threads, logs=logs / "forced"),
+        SINGLE: alternate(alone, rounds=rounds, threads=1, logs=logs / "single"),
+    }
+
+
+def say_tables(comparisons: dict[str, Comparison], own: str, bleu: dict[tuple[str, str], float]) -> Record:
+    """Print the three tables -> their rows, by name."""
+    header = ["engine", "beam", "best setting", "sentences/s", "tokens/s", "ours is times", "peak MiB", "BLEU"]
+    rows = {
+        SAME: throughput_rows(comparisons[SAME], ours=OURS, bleu=bleu),
+        FORCED: throughput_rows(comparisons[FORCED], ours=own, bleu={}),
+        SINGLE: latency_rows(comparisons[SINGLE]),
+    }
+    headers = {SAME: header, FORCED: header, SINGLE: ["engine", "greedy median", "greedy p95", "beam 5 median", "beam 5 p95"]}
+    for name, table in rows.items():
+        print(f"\n{name}")
+        say_table(headers[name], table)
+        say_disturbance(comparisons[name])
+    return rows
+
+
+def main() -> int:
+    """Exit code 1 if our side did not run."""
+    parser = options(__doc__, rounds=3)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/multi30k"), help="folder with train.en, train.de, val.en, ...")
+    parser.add_argument("--model", type=Path, help="a model directory that was trained on the prepared pairs")
+    parser.add_argument("--train-minutes", type=float, default=15, help="where there is no model yet")
+    parser.add_argument("--single", type=int, default=200, help="sentences whose latency is measured")
+    words = parser.parse_args()
+    quick, folder = words.quick, words.folder
+    shape, rounds, limit, single = (TINY, 1, 24, 4) if quick else (Shape(), words.rounds, None, words.single)
+    pairs = prepare_pairs(words.data, folder / f"pairs-{shape.vocabulary}", vocabulary=shape.vocabulary, limit=300 if quick else None)
+    shape, output = replace(shape, vocabulary=pairs.vocabulary), folder / "outputs"
+    output.mkdir(parents=True, exist_ok=True)
+    model = words.model or trained_model(pairs, shape, folder, minutes=words.train_minutes, steps=4 if quick else None)
+    pythons, versions = peers_of(words.peers)
+    facts = say_machine(words.threads, **versions)
+    found = contest(pairs, shape, model, pythons=pythons, threads=words.threads, output=output)
+    if quick:
+        found = Contest(quickened(found.same), quickened([found.own])[0], quickened(found.shaped))
+    few = () if limit is None else ("--limit", str(limit))
+    comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, logs=folder / "logs" / "search")
+    bleu = bleu_of(pairs, output, list(comparisons[SAME].turns), limit=limit)
+    tables = say_tables(comparisons, found.own.name, bleu)
+    told = {name: {"rows": tables[name], "disturbance": c.disturbance(), "failed": c.failed} for name, c in comparisons.items()}
+    write_json(words.json, {"machine": facts, "shape": shape.word(), **told})
+    return int(OURS not in comparisons[SAME].turns)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

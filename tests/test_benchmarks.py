@@ -1,0 +1,224 @@
+"""The benchmarks run from end to end in tiny sizes and without peers, and count what they say they count. No test looks at a speed."""
+
+import json
+import math
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """A module of benchmarks/ by name; its neighbours are imported by plain name, as when it runs."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def load_module(name: str) -> ModuleType:
+        return __import__(name, fromlist=["main"])
+
+    yield load_module
+    own = {path.stem for path in FOLDER.rglob("*.py")} | {"runners"}
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in own:
+            sys.modules.pop(name)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Aligned files with the names of Multi30k."""
+    draw, folder = random.Random(1), tmp_path / "data"
+    folder.mkdir()
+    for split, count in (("train", 60), ("val", 4), ("test_2016_flickr", 6)):
+        lines = [" ".join("".join(draw.choices("abcdefgh", k=4)) for _ in range(draw.randint(3, 8))) for _ in range(count)]
+        (folder / f"{split}.en").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (folder / f"{split}.de").write_text("".join(f"{line[::-1]}\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def run_main(module: ModuleType, words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+    code: int = module.main()
+    return code
+
+
+def say(text: str) -> tuple[str, ...]:
+    """A command that prints a line."""
+    return (sys.executable, "-c", f"import sys; print({text!r}); sys.exit({int(text == 'bad')})")
+
+
+def test_sides_take_turns_and_one_that_fails_is_left_out_and_named(load: Load, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    alternate = load("alternate")
+    note = "import json, os, sys; open(sys.argv[1], 'a').write(sys.argv[2]); print(json.dumps({'rate': len(sys.argv[2]) * 10.0}))"
+    order = tmp_path / "order"
+    sides = [alternate.Side(name, (sys.executable, "-c", note, str(order), name)) for name in ("a", "bb")]
+    found = alternate.alternate([*sides, alternate.Side("broken", say("bad"))], rounds=2, threads=1, logs=tmp_path / "logs")
+    assert order.read_text() == "abbabb"
+    assert list(found.turns) == ["a", "bb"] and [len(turns) for turns in found.turns.values()] == [2, 2]
+    assert "exit code 1" in found.failed["broken"] and "exit code 1" in capfd.readouterr().err
+    assert found.median("bb", "rate") == 20 and math.isnan(found.median("a", "nothing"))
+    assert found.peak_mib("a") > 1 and found.turns["a"][0].cpu_seconds > 0
+
+
+def test_every_side_gets_the_same_threads_and_nothing_of_the_callers_allocator(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    alternate = load("alternate")
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    monkeypatch.setenv("LD_PRELOAD", "")
+    plain = alternate.environment_of(alternate.Side("a", ()), 3)
+    assert plain["OMP_NUM_THREADS"] == plain["MKL_NUM_THREADS"] == "3"
+    assert "MALLOC_MMAP_MAX_" not in plain and "LD_PRELOAD" not in plain
+    tuned = alternate.environment_of(alternate.Side("a", (), environment=alternate.TUNED_ALLOCATOR), 3)
+    assert tuned["MALLOC_MMAP_MAX_"] == "0"
+
+
+def test_records_are_chosen_by_what_they_say(load: Load) -> None:
+    alternate = load("alternate")
+    records = [{"rate": 1.0, "beam": 1}, {"rate": 4.0, "beam": 5}, {"rate": 6.0, "beam": 5}, {"other": 1}]
+    found = alternate.Comparison({"a": [alternate.Turn(records, 1.0, 1.0, 0.25, 10.0)]})
+    assert found.median("a", "rate", beam=5) == 5 and found.median("a", "rate") == 4
+    assert found.disturbance() == 0.25
+    assert alternate.json_record("Step 3") is None and alternate.json_record('{"a": 1}') == {"a": 1}
+
+
+def test_the_cost_of_a_token_is_the_one_that_the_goals_were_set_with(load: Load) -> None:
+    """3 + 3 layers of width 256 on Multi30k: 443,037 source and 457,331 target tokens in 29,000 pairs, 45.2 MFLOP a target token."""
+    shape = load("shape")
+    flop = shape.Shape().training_flop(443_037 / 457_331, source=443_037 / 29_000, target=457_331 / 29_000)
+    assert round(flop / 1e6, 1) == 45.2
+    assert shape.read_shape(shape.TINY.word()) == shape.TINY
+
+
+def test_everybody_reads_the_same_ids(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = load("pairs")
+    made = pairs.prepare_pairs(data, tmp_path / "pairs", vocabulary=400, limit=50)
+    assert made == pairs.prepare_pairs(data, tmp_path / "pairs", vocabulary=400) and made.sentences == 50
+    codec = pairs.load_codec_of(made)
+    rows = [[int(word) for word in line.split()] for line in pairs.read_lines(made.ids("test", "de"))]
+    assert [codec.decode(row) for row in rows] == pairs.read_lines(made.text("test", "de"))
+    monkeypatch.syspath_prepend(str(FOLDER / "runners"))
+    ids = load("ids")
+    assert ids.read_rows(made.folder, "test", "de") == [[*row, codec.vocabulary.eos_id] for row in rows]
+    batches = list(ids.epoch(ids.read_pairs(made.folder, "train"), budget=64, draw=random.Random(1)))
+    assert sum(len(source) for source, _ in batches) == 50
+    assert all(max(source.shape[1], target.shape[1]) * len(source) <= 64 or len(source) == 1 for source, target in batches)
+    words = load("toolkits").write_vocabulary("joeynmt", made, tmp_path / "words").read_text().splitlines()
+    assert len(words) == made.vocabulary and {str(number) for row in rows for number in row} <= set(words)
+
+
+@pytest.mark.parametrize("name", ["joeynmt", "opennmt", "eole"])
+def test_toolkits_are_told_the_shape_and_when_to_end(load: Load, data: Path, tmp_path: Path, name: str) -> None:
+    toolkits, pairs, shape = load("toolkits"), load("pairs"), load("shape").TINY
+    made = pairs.prepare_pairs(data, tmp_path / "pairs", vocabulary=400)
+    side = toolkits.toolkit_side(name, Path("/peers/bin/python"), pairs=made, shape=shape, steps=7, every=2)
+    written = next((tmp_path / "pairs" / name).glob("*.yaml"))
+    assert str(written) in side.command
+    tree: dict[str, Any] = json.loads(written.read_text())
+    text = json.dumps(tree)
+    assert f'"layers": {shape.layers}' in text or f'"num_layers": {shape.layers}' in text
+    assert '"updates": 7' in text or '"train_steps": 7' in text
+    assert str(made.folder) in text
+
+
+def test_progress_lines_of_toolkits_are_understood(load: Load) -> None:
+    toolkits = load("toolkits")
+    line = "Epoch   1, Step:       20, Batch Loss:     6.514361, Batch Acc: 0.082714, Tokens per Sec:      690, Lr: 0.001000"
+    assert toolkits.read_joeynmt(line) == {"step": 20, "tokens_per_second": 690.0}
+    line = "Step 15/   40; acc: 3.1; ppl: 4009.1; xent: 8.3; lr: 0.00001; sents:     1105; bsz: 3313/3478/221; 1501/1576 tok/s;     11 sec;"
+    assert toolkits.read_opennmt(line) == {"step": 15, "tokens_per_second": 1576.0}
+    assert toolkits.read_joeynmt("hello") is None and toolkits.read_opennmt("Starting training on CPU") is None
+
+
+def test_ceiling(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(load("ceiling"), ["--quick", "--threads", "1", "--json", str(tmp_path / "c.json")], monkeypatch) == 0
+    report = json.loads((tmp_path / "c.json").read_text())
+    assert all(rates["fp32"] > 0 for rates in report["by_threads"][0]["gflops"].values())
+    assert "| 1 x 32 x 64 " in capsys.readouterr().out
+
+
+SMALL = {
+    "transformer-tiny": [],
+    "tracks-transformer": [],
+    "rnn-fixed": [f"data.{end}_codec.vocabulary_size=400" for end in ("source", "target")],
+    "speech-conformer": ["model.encoder.layers=1", "model.frontend.channels=4", "data.source_codec.sample_rate_hz=8000"],
+    "caption-attend": ["model.frontend.widths=[8, 8, 8]", "data.source_codec.size=32", "data.max_tokens_per_batch=256"],
+}
+
+
+@pytest.mark.parametrize("preset", SMALL)
+def test_step_profile(load: Load, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every phase that there is takes time, and together they are the step; products are counted."""
+    words = [preset, "--quick", "--threads", "1", "--json", str(tmp_path / "s.json"), "--set", *SMALL[preset]]
+    assert run_main(load("step_profile"), words, monkeypatch) == 0
+    found = json.loads((tmp_path / "s.json").read_text())["configurations"][preset]
+    phases = found["phases_ms"]
+    assert math.isclose(sum(phases.values()), found["ms_per_step"], rel_tol=1e-6)
+    assert all(phases[name] > 0 for name in ("data", "front-end", "encoder", "decoder", "loss", "optimiser"))
+    assert found["gflop_per_step"] > 0 and len(found["operations"]) > 5
+
+
+def test_counted_operations_are_those_of_the_formula(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch without padding: the products that torch counts are those that the shape predicts, give or take the attention scores."""
+    step_profile, shapes = load("step_profile"), load("shape")
+    monkeypatch.syspath_prepend(str(FOLDER / "runners"))
+    run_tree = load("ours_train").run_tree
+    shape = shapes.Shape(layers=2, width=64, heads=2, feed_forward=128, vocabulary=12, batch_tokens=64)
+    line = " ".join("a" * 15)
+    for split in ("train", "val"):
+        for language in ("en", "de"):
+            (tmp_path / f"{split}.{language}").write_text(f"{line}\n" * 8)
+    tree = run_tree(tmp_path, vars(shape), run_dir=tmp_path / "run", train_settings={"precision": "fp32", "max_steps": 1, "threads": 1})
+    tree["data"]["source_codec"] = {"kind": "words"}
+    parts = step_profile.prepare_run(step_profile.parse_config(tree), step_profile.RunFolder(tmp_path / "run"), say=str)
+    batches = step_profile.Feed(parts.loader, 0, 0).take(1, max_epochs=None)
+    tokens, size = int(batches[0].target.lengths.sum()), parts.trainer.model.head.weight.shape[0]
+    expected = shapes.Shape(**{**vars(shape), "vocabulary": size}).training_flop(1.0, source=16, target=16) * tokens
+    assert tokens == 64 and math.isclose(step_profile.count_flop(parts, [batches]), expected, rel_tol=0.05)
+
+
+def test_train_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--quick", "--threads", "1", "--data", str(data), "--folder", str(tmp_path), "--peers", str(tmp_path / "none")]
+    assert run_main(load("train_speed"), [*words, "--json", str(tmp_path / "t.json")], monkeypatch) == 0
+    report = json.loads((tmp_path / "t.json").read_text())
+    assert {row[0] for row in report["rows"]} == {"transduce", "transduce fp32"}
+    steps = [record["step"] for record in report["turns"]["transduce"][0]["records"] if "step" in record]
+    assert steps == [2, 4]
+    assert "left out: joeynmt" in capsys.readouterr().err
+
+
+def test_search_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--quick", "--threads", "1", "--data", str(data), "--folder", str(tmp_path), "--peers", str(tmp_path / "none")]
+    assert run_main(load("search_speed"), [*words, "--json", str(tmp_path / "q.json")], monkeypatch) == 0
+    report = json.loads((tmp_path / "q.json").read_text())
+    same, forced, single = (table["rows"] for table in list(report.values())[2:])
+    assert [row[1] for row in same] == ["1"] * 3 + ["5"] * 3 and same[0][0] == "transduce"
+    assert {row[0].split()[-1] for row in same} == {"transduce", "fp32", "int8"}
+    assert all(row[-1] >= 0 for row in same) and len(forced) == 2 and len(single) == 3
+
+
+def test_the_best_setting_is_chosen_for_each_beam(load: Load) -> None:
+    search_speed, alternate = load("search_speed"), load("alternate")
+    engine = search_speed.Engine("x", (), {"1": ["a", "b"], "5": ["a", "b"]}, {})
+    rates = {("a", 1): 3.0, ("b", 1): 2.0, ("a", 5): 1.0, ("b", 5): 2.0}
+    records = [{"setting": setting, "beam": beam, "sentences_per_second": rate} for (setting, beam), rate in rates.items()]
+    tried = alternate.Comparison({"x": [alternate.Turn(records, 1.0, 1.0, 0.0, 1.0)]})
+    assert search_speed.best_plan(tried, engine) == {"1": ["a"], "5": ["b"]}
+
+
+def test_an_unknown_peer_is_refused_and_a_missing_one_tells_its_command(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = load("peers")
+    with pytest.raises(SystemExit) as stop:
+        run_main(peers, ["nobody"], monkeypatch)
+    assert stop.value.code == 2
+    with pytest.raises(FileNotFoundError, match=r"python benchmarks/peers\.py --folder .* eole"):
+        peers.python_of(tmp_path, "eole")
