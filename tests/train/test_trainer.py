@@ -8,6 +8,7 @@ from tiny_runs import tiny_config
 
 from transduce.data.batch import Batch, Padded
 from transduce.data.loader import PreparedData, prepare
+from transduce.train import allocator
 from transduce.train.allocator import tune_allocator
 from transduce.train.averaging import MovingAverage, mean_of_tensors
 from transduce.train.precision import choose_precision, cpu_flags, physical_cores
@@ -139,3 +140,24 @@ def test_precision_goes_by_the_flags(tmp_path: Path) -> None:
 def test_machine_facts() -> None:
     assert physical_cores() >= 1
     assert tune_allocator()
+
+
+@pytest.mark.skipif(not allocator._is_glibc(), reason="needs glibc")
+def test_a_heap_that_has_grown_is_trimmed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([100, 150, 400, 120, 130, 90, 300])
+    monkeypatch.setattr(allocator, "_private_bytes", lambda: next(sizes) * 2**20)
+    heap = allocator.Heap()
+    assert [heap.check() for _ in range(5)] == [False, False, True, False, False]
+    assert heap.check() is False  # 300 is less than 256 above the 90 before
+
+
+def test_trimming_gives_pages_of_freed_memory_back() -> None:
+    pieces = [torch.ones(2**20) for _ in range(40)]
+    heap = allocator.Heap()
+    heap.check()
+    pieces += [torch.ones(2**20) for _ in range(100)]
+    kept, before = pieces[-1], allocator._private_bytes()
+    del pieces
+    if heap.check():
+        assert allocator._private_bytes() < before - 200 * 2**20
+    assert kept.sum() == 2**20

@@ -14,6 +14,7 @@ from transduce.config import RunConfig, load_config
 from transduce.data.batch import Batch
 from transduce.data.loader import Loader
 from transduce.errors import CheckpointError, ConfigError, Interrupted, StorageError
+from transduce.train.allocator import Heap
 from transduce.train.checkpoint import CONFIG, RunFolder
 from transduce.train.events import ProgressSink, StepReport
 from transduce.train.finish import finish_model
@@ -100,6 +101,7 @@ class _Session:
         self.output = output
         self.saved_step = parts.trainer.state.step
         self.meter = Meter()
+        self.heap = Heap()
 
     def steps(self) -> str:
         """Steps, validations and saves until a limit is reached; why it ended."""
@@ -129,6 +131,7 @@ class _Session:
             state.minutes = spent + (time.monotonic() - begin) / 60
             self.meter.add(batches, loss=loss, norm=figures.norm, seconds=time.monotonic() - started, waited=fetched - started)
             self.meter.unaligned += trainer.unaligned
+            self.heap.check()
             if state.step % settings.log_every_steps == 0:
                 self.report(figures, feed.num_batches)
 
