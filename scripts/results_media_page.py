@@ -43,11 +43,10 @@ The same models, searched with the decoder alone, with both (0.4 of the score fr
 """
 FUSION = """### A language model in search
 
-`transduce train examples/speech/an4-lm.yaml data.target_codec.path=RUN` learns from the 848 training transcripts, which the decoder has seen too:
-perplexity 2.87 a character after four minutes. In the Conformer's search (`--language-model`) it helped nothing: on validation 14.0 % WER
-without it, 14.9, 14.5, 14.4 and 15.1 with weights of 0.1, 0.2, 0.3 and 0.5. Scores per token (`search.length_penalty=average`) gave 13.4
-without and 13.5 with it (0.3); on test 9.0 and 8.8. It would take more
-text of the kind than the transcripts.
+`transduce train examples/speech/an4-lm.yaml data.target_codec.path=RUN` learns from the 848 training transcripts, which the decoder has seen
+too: perplexity 2.87 a character after four minutes. In the Conformer's search (`--language-model`) it helped nothing: on validation 14.0 %
+WER without it, 14.9, 14.5, 14.4 and 15.1 with weights of 0.1, 0.2, 0.3 and 0.5. Scores per token (`search.length_penalty=average`) gave
+13.4 without and 13.5 with it (0.3), and on test 9.0 and 8.8. It would take more text of the kind than the transcripts.
 """
 CAPTIONS = """## Captions
 
@@ -67,7 +66,8 @@ def write_pages(records: Records, root: Path) -> list[Path]:
     captions = "\n".join(_caption_row(records.get(name), label) for name, label in CAPTION_ROWS)
     ctc = "\n".join(_ctc_row(records[name], label) for name, label in SPEECH_ROWS if "searches" in records.get(name, {}).get("test", {}))
     commands = "\n".join(f"### {name}\n\n```\n{record['command']}\n```\n" for name, record in records.items())
-    page.write_text(f"{HEAD}\n{SPEECH}{speech}\n\n{CTC}{ctc}\n\n{FUSION}\n{CAPTIONS}{captions}\n\n## Commands\n\n{commands}", encoding="utf-8")
+    speech = f"{SPEECH}{speech}\n\n{CTC}{ctc}\n\n{FUSION}"
+    page.write_text(f"{HEAD}\n{speech}\n{CAPTIONS}{captions}\n\n## Commands\n\n{commands}", encoding="utf-8")
     return [page]
 
 
