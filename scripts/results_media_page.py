@@ -43,7 +43,7 @@ The same models, searched with the decoder alone, with both (0.4 of the score fr
 """
 FUSION = """### A language model in search
 
-`transduce train examples/speech/an4-lm.yaml data.target_codec.path=RUN` learns from the 848 training transcripts, which the decoder saw too:
+`transduce train examples/speech/an4-lm.yaml data.target_codec.path=RUN` learns from the 848 training transcripts, as the decoder did:
 perplexity 2.87 a character after four minutes. In the Conformer's search (`--language-model`) it helped nothing: on validation 14.0 % WER
 without it, 14.9, 14.5, 14.4 and 15.1 with weights of 0.1, 0.2, 0.3 and 0.5. Scores per token (`search.length_penalty=average`) gave 13.4
 without and 13.5 with it (0.3), and on test 9.0 and 8.8. It would take more text of the kind than the transcripts.
