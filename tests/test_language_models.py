@@ -149,6 +149,13 @@ def test_outputs_are_as_long_as_both_allow_and_weight_0_asks_one_alone(folder: P
     assert whole.text == "to dog" and not whole.truncated
 
 
+def test_eight_bits_are_enough_for_both(folder: Path) -> None:
+    rounded = Predictor.load(folder / "pairs", language_model=folder / "lm", precision="int8")
+    assert rounded.precision.startswith("int8") and [prediction.text for prediction in rounded.predict(SOURCES)] == WRITTEN
+    (plain, own) = (Predictor.load(folder / "lm", precision=kind).score([NOTHING], ["to town"])[0] for kind in ("fp32", "int8"))
+    assert own.log_probability == pytest.approx(plain.log_probability, abs=0.05) and own != plain
+
+
 def test_another_codec_is_refused_with_the_way_out(call: Call) -> None:
     code, _, error = call("predict", "pairs", "-i", "sources.txt", "--language-model", "other")
     assert code == 2
