@@ -115,7 +115,7 @@ def test_a_run_reports_it(tmp_path: Path) -> None:
     for search in (SearchConfig(ctc_weight=1.0, beam_size=1), SearchConfig(ctc_weight=1.0, beam_size=3, num_best=2), SearchConfig()):
         together = predictor.predict(texts, search=search)
         assert [predictor.predict([text], search=search)[0].text for text in texts] == [prediction.text for prediction in together]
-    with pytest.raises(ConfigError, match="no ensemble and no prefixes"):
+    with pytest.raises(ConfigError, match="no ensemble, no prefixes"):
         predictor.predict(texts, search=SearchConfig(ctc_weight=1.0), prefixes=["a", "", ""])
 
 
