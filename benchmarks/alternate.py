@@ -106,6 +106,30 @@ def busy_seconds() -> float:
     return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
+class Load:
+    """How busy other processes keep the machine while this one measures by itself, from the moment that this is made."""
+
+    def __init__(self) -> None:
+        self.begin, self.busy, self.own = time.perf_counter(), busy_seconds(), time.process_time()
+
+    def others_share(self) -> float:
+        """Processor time of the others over the time that all cores had."""
+        seconds, used = time.perf_counter() - self.begin, time.process_time() - self.own
+        return max(0.0, busy_seconds() - self.busy - used) / (seconds * (os.cpu_count() or 1))
+
+    def warn(self) -> float:
+        """`others_share`, and a line where it is too much."""
+        share = self.others_share()
+        warn_disturbed(share)
+        return share
+
+
+def warn_disturbed(share: float) -> None:
+    """Say so where others used the machine, for then the figures mean little."""
+    if share > WARNED_SHARE:
+        print(f"disturbed: other processes used up to {share:.0%} of the machine meanwhile; measure again when it is quiet")
+
+
 @dataclass
 class Comparison:
     """All turns of all sides. failed: sides that were left out, and why."""
@@ -185,10 +209,8 @@ def say_machine(threads: int, **more: object) -> Record:
 
 
 def say_disturbance(comparison: Comparison) -> None:
-    """Warn where others used the machine, for then the figures mean little."""
-    share = comparison.disturbance()
-    if share > WARNED_SHARE:
-        print(f"disturbed: other processes used up to {share:.0%} of the machine during a turn; measure again when it is quiet")
+    """Warn where others used the machine, and name the sides that were left out."""
+    warn_disturbed(comparison.disturbance())
     for name, why in comparison.failed.items():
         print(f"left out: {name}: {why}")
 

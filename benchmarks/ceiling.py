@@ -3,8 +3,9 @@
 In: the sizes of a model (benchmarks/shape.py). Out: GFLOP/s of matrix products at the shapes that training and search of that model use,
 in fp32, bf16 and int8, on one thread and on all, and the bandwidth of memory in GB/s. Every other table here quotes shares of these.
 
-The decision to question: the peak of a precision is the best median over the shapes of training and over the libraries that torch can
-reach (fp32: MKL and oneDNN), with outputs written into memory that is there already. Nobody reaches it; so no share flatters.
+The decision to question: a peak is the fastest timing of the best product of a training step, over the libraries that torch can reach
+(fp32: MKL and oneDNN), with outputs written into memory that is there already. Nobody reaches it; so no share flatters. A product is
+timed only after its answer was compared with float32: one that computes nothing is very fast.
 """
 
 import os
@@ -13,12 +14,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from alternate import Record, options, say_machine, say_table, write_json
+from alternate import Load, Record, options, say_machine, say_table, write_json
 from shape import TINY, Shape
 
 Call = Callable[[], object]
+Typical = Callable[[list[float]], float]
 Product = tuple[int, int, int]
 
 CHUNK_ROWS = 1024
@@ -26,6 +29,8 @@ CHUNK_ROWS = 1024
 LARGE_BYTES, CACHED_BYTES = 256 * 2**20, 4 * 2**20
 SHORTEST_TIMING = 1e-3
 FEWEST_TIMINGS = 5
+LARGEST_ERROR = 0.05
+"""Of a product, relative to float32: bf16 is off by 0.003, eight bits by 0.02."""
 
 
 def training_shapes(shape: Shape) -> list[Product]:
@@ -41,45 +46,58 @@ def search_shapes(shape: Shape) -> list[Product]:
     return [(rows, d, columns) for rows in (64, 1) for columns in (f, v)]
 
 
-def fp32(m: int, k: int, n: int) -> Call:
+@dataclass(frozen=True)
+class Candidate:
+    """A product to time: the call, what it should give (M, N), and how its answer becomes a plain float32 tensor."""
+
+    call: Callable[[], torch.Tensor]
+    expected: torch.Tensor
+    dense: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float
+
+
+def fp32(m: int, k: int, n: int) -> Candidate:
     """torch's product of float32, which is MKL's where torch was built with it."""
     return plain(m, k, n, kind=torch.float32)
 
 
-def bf16(m: int, k: int, n: int) -> Call:
+def bf16(m: int, k: int, n: int) -> Candidate:
     """torch's product of bfloat16: oneDNN."""
     return plain(m, k, n, kind=torch.bfloat16)
 
 
-def plain(m: int, k: int, n: int, *, kind: torch.dtype) -> Call:
+def plain(m: int, k: int, n: int, *, kind: torch.dtype) -> Candidate:
     """A product into memory that is there already. The right side is stored as the weights of a layer are, (N, K)."""
     left, right, out = torch.randn(m, k).to(kind), torch.randn(n, k).to(kind).t(), torch.empty(m, n, dtype=kind)
-    return lambda: torch.mm(left, right, out=out)
+    return Candidate(lambda: torch.mm(left, right, out=out), left.float() @ right.float())
 
 
-def fp32_onednn(m: int, k: int, n: int) -> Call:
+def fp32_onednn(m: int, k: int, n: int) -> Candidate:
     """The same through oneDNN with both sides in its own layout."""
-    left, right = torch.randn(m, k).to_mkldnn(), torch.randn(n, k).to_mkldnn()
-    return lambda: torch.ops.aten.mkldnn_linear(left, right, None)
+    left, right = torch.randn(m, k), torch.randn(n, k)
+    packed = left.to_mkldnn(), right.to_mkldnn()
+    return Candidate(lambda: torch.ops.aten.mkldnn_linear(*packed, None), left @ right.t(), torch.Tensor.to_dense)
 
 
-def int8(m: int, k: int, n: int) -> Call:
+def int8(m: int, k: int, n: int) -> Candidate:
     """Bytes times bytes into 32 bits."""
     left, right = (torch.randint(-127, 127, size, dtype=torch.int8) for size in ((m, k), (k, n)))
     out = torch.empty(m, n, dtype=torch.int32)
-    return lambda: torch._int_mm(left, right, out=out)
+    return Candidate(lambda: torch._int_mm(left, right, out=out), left.float() @ right.float())
 
 
-def int8_dynamic(m: int, k: int, n: int) -> Call:
-    """float32 in and out, packed int8 weights, inputs quantised on the way."""
+def int8_dynamic(m: int, k: int, n: int) -> Candidate:
+    """float32 in and out, packed int8 weights, inputs quantised on the way. Zero points must be whole numbers: with others torch packs
+    the weights all the same, and then computes nothing."""
+    weights, inputs = torch.randn(n, k), torch.randn(m, k)
+    scales, zeros = (weights.abs().amax(1) / 127).double(), torch.zeros(n, dtype=torch.int64)
     with warnings.catch_warnings():  # torch means to give up tensors of this kind; as long as it has them, they are the fastest
         warnings.simplefilter("ignore")
-        weights = torch.quantize_per_channel(torch.randn(n, k), torch.full((n,), 0.02), torch.zeros(n), 0, torch.qint8)
-    packed, inputs = torch.ops.quantized.linear_prepack(weights, None), torch.randn(m, k)
-    return lambda: torch.ops.quantized.linear_dynamic(inputs, packed)
+        rounded = torch.quantize_per_channel(weights, scales, zeros, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(rounded, None)
+    return Candidate(lambda: torch.ops.quantized.linear_dynamic(inputs, packed), inputs @ weights.t())
 
 
-KINDS: dict[str, Callable[[int, int, int], Call]] = {
+KINDS: dict[str, Callable[[int, int, int], Candidate]] = {
     "fp32": fp32,
     "fp32 oneDNN": fp32_onednn,
     "bf16": bf16,
@@ -89,8 +107,8 @@ KINDS: dict[str, Callable[[int, int, int], Call]] = {
 PRECISIONS = {"fp32": ("fp32", "fp32 oneDNN"), "bf16": ("bf16",)}
 
 
-def seconds_of(call: Call, seconds: float) -> float:
-    """The median time of a call, measured for about `seconds`; short calls are timed several at once."""
+def timings_of(call: Call, seconds: float) -> list[float]:
+    """Times of a call, measured for about `seconds`; short calls are timed several at once."""
     call()
     begin = time.perf_counter()
     call()
@@ -102,25 +120,35 @@ def seconds_of(call: Call, seconds: float) -> float:
         for _ in range(repeats):
             call()
         timings.append((time.perf_counter() - begin) / repeats)
-    return statistics.median(timings)
+    return timings
 
 
-def gflops(kind: str, product: Product, *, seconds: float) -> float | None:
-    """2 M K N operations over the time of one product; None where torch has no such product here."""
+def gflops(kind: str, product: Product, *, seconds: float, typical: Typical = statistics.median) -> float | None:
+    """2 M K N operations over the typical time of a product; None, and why on stderr, where torch has none here or its answer is wrong."""
     m, k, n = product
     try:
-        return 2 * m * k * n / seconds_of(KINDS[kind](m, k, n), seconds) / 1e9
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
-        print(f"no {kind} product of {m} x {k} x {n} here: {str(error).splitlines()[0]}", file=sys.stderr)
+        candidate = KINDS[kind](m, k, n)
+        error = relative_error(candidate)
+        if not error <= LARGEST_ERROR:
+            raise RuntimeError(f"its answer is wrong (relative error {error:.3g}), so its time says nothing")
+        return 2 * m * k * n / typical(timings_of(candidate.call, seconds)) / 1e9
+    except (RuntimeError, NotImplementedError, AttributeError) as problem:
+        print(f"no {kind} product of {m} x {k} x {n} here: {str(problem).splitlines()[0]}", file=sys.stderr)
         return None
 
 
+def relative_error(candidate: Candidate) -> float:
+    """How far the answer is from what it should be; not a number where it is none."""
+    answer = candidate.dense(candidate.call())
+    return float((answer - candidate.expected).norm() / candidate.expected.norm())
+
+
 def training_peaks(shape: Shape, *, threads: int, seconds: float) -> dict[str, float]:
-    """GFLOP/s that the best product of a training step reaches, by precision. Leaves torch's number of threads changed."""
+    """GFLOP/s that the best product of a training step reaches at its fastest, by precision. Leaves torch's number of threads changed."""
     torch.set_num_threads(threads)
     peaks = {}
     for precision, kinds in PRECISIONS.items():
-        rates = [gflops(kind, product, seconds=seconds / 4) for kind in kinds for product in training_shapes(shape)]
+        rates = [gflops(kind, product, seconds=seconds / 4, typical=min) for kind in kinds for product in training_shapes(shape)]
         peaks[precision] = max(rate for rate in rates if rate is not None)
     return peaks
 
@@ -135,7 +163,7 @@ def bandwidth(seconds: float, *, large: int, cached: int) -> dict[str, float]:
         f"add {large >> 20} MiB": (lambda: torch.add(first, second, out=second), 3 * large),
         f"copy {cached >> 20} MiB (in cache)": (lambda: other.copy_(small), 2 * cached),
     }
-    return {name: moved / seconds_of(call, seconds) / 1e9 for name, (call, moved) in calls.items()}
+    return {name: moved / statistics.median(timings_of(call, seconds)) / 1e9 for name, (call, moved) in calls.items()}
 
 
 def measure(shape: Shape, *, threads: int, seconds: float, large: int) -> Record:
@@ -156,9 +184,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     words = parser.parse_args()
     shape, seconds, large = (TINY, 0.0, 2**20) if words.quick else (Shape(), words.seconds, LARGE_BYTES)
-    facts = say_machine(words.threads, torch=torch.__version__, allocator=os.environ.get("MALLOC_MMAP_MAX_", "default"))
-    counts = sorted({1, words.threads})
-    write_json(words.json, {"machine": facts, "by_threads": [measure(shape, threads=n, seconds=seconds, large=large) for n in counts]})
+    load, facts = Load(), say_machine(words.threads, torch=torch.__version__, allocator=os.environ.get("MALLOC_MMAP_MAX_", "default"))
+    found = [measure(shape, threads=count, seconds=seconds, large=large) for count in sorted({1, words.threads})]
+    write_json(words.json, {"machine": facts, "by_threads": found, "disturbance": load.warn()})
     return 0
 
 

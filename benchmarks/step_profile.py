@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alternate import Record, options, say_machine, say_table, write_json
+from alternate import Load, Record, options, say_machine, say_table, write_json
 from ceiling import training_peaks
 from generated import generated_data
 from shape import TINY, Shape
@@ -254,7 +254,7 @@ def main() -> int:
     words = parser.parse_args()
     quick, threads = words.quick, f"train.threads={words.threads}"
     steps, warmup = (2, 1) if quick else (words.steps, words.warmup)
-    facts = say_machine(words.threads, torch=torch.__version__)
+    load, facts = Load(), say_machine(words.threads, torch=torch.__version__)
     peaks = training_peaks(TINY if quick else Shape(), threads=words.threads, seconds=0.01 if quick else 1.0)
     print(f"peaks         {', '.join(f'{name} {rate:.0f}' for name, rate in peaks.items())} GFLOP/s")
     results = {}
@@ -264,7 +264,7 @@ def main() -> int:
             results[what] = profile(config, steps=steps, warmup=warmup, peaks=peaks)
         say_profile(what, results[what])
     say_summary(results)
-    write_json(words.json, {"machine": facts, "peaks_gflops": peaks, "configurations": results})
+    write_json(words.json, {"machine": facts, "peaks_gflops": peaks, "configurations": results, "disturbance": load.warn()})
     return 0
 
 

@@ -14,7 +14,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alternate import TUNED_ALLOCATOR, Comparison, Record, Side, alternate, options, say_disturbance, say_machine, say_table, write_json
+from alternate import (
+    TUNED_ALLOCATOR,
+    Comparison,
+    Load,
+    Record,
+    Side,
+    alternate,
+    options,
+    say_disturbance,
+    say_machine,
+    say_table,
+    write_json,
+)
 from ceiling import training_peaks
 from pairs import Pairs, prepare_pairs
 from peers import PEERS, python_of, versions_of
@@ -99,10 +111,15 @@ def floors_of(pairs: Pairs, shape: Shape, *, threads: int, seconds: float) -> tu
     if shape.kind != "transformer":
         return {}, {}
     flop = shape.training_flop(pairs.source / pairs.target, source=pairs.source, target=pairs.target)
-    peaks = training_peaks(shape, threads=threads, seconds=seconds)
+    load, peaks = Load(), training_peaks(shape, threads=threads, seconds=seconds)
+    share = load.warn()
     told = ", ".join(f"{name} {rate:.0f}" for name, rate in peaks.items())
     print(f"floor         {flop / 1e6:.1f} MFLOP a target token; peaks {told} GFLOP/s")
-    return {name: rate * 1e9 / flop for name, rate in peaks.items()}, {"mflop_per_target_token": flop / 1e6, "peaks_gflops": peaks}
+    return {name: rate * 1e9 / flop for name, rate in peaks.items()}, {
+        "mflop_per_target_token": flop / 1e6,
+        "peaks_gflops": peaks,
+        "disturbance": share,
+    }
 
 
 def main() -> int:

@@ -144,6 +144,34 @@ def test_ceiling(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "| 1 x 32 x 64 " in capsys.readouterr().out
 
 
+def test_every_product_gives_the_right_answer_and_one_that_does_not_is_not_timed(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call that computes nothing would look a hundred times as fast as the processor."""
+    ceiling = load("ceiling")
+    errors = {kind: ceiling.relative_error(make(64, 256, 128)) for kind, make in ceiling.KINDS.items()}
+    assert all(error < 0.03 for error in errors.values()), errors
+    idle = ceiling.Candidate(lambda: torch.full((8, 8), math.nan), torch.ones(8, 8))
+    for candidate in (idle, ceiling.Candidate(lambda: torch.zeros(8, 8), torch.ones(8, 8))):
+        monkeypatch.setitem(ceiling.KINDS, "idle", lambda *_, found=candidate: found)
+        assert ceiling.gflops("idle", (8, 8, 8), seconds=0.0) is None
+        assert "no idle product of 8 x 8 x 8 here: its answer is wrong" in capsys.readouterr().err
+
+
+def test_load_counts_the_others_only(load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    alternate = load("alternate")
+    clock = {"wall": 0.0, "busy": 0.0, "own": 0.0}
+    monkeypatch.setattr(alternate.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(alternate.time, "process_time", lambda: clock["own"])
+    monkeypatch.setattr(alternate, "busy_seconds", lambda: clock["busy"])
+    monkeypatch.setattr(alternate.os, "cpu_count", lambda: 2)
+    watched = alternate.Load()
+    clock.update(wall=10.0, busy=15.0, own=10.0)
+    assert watched.warn() == 0.25 and "disturbed" in capsys.readouterr().out
+    clock.update(busy=10.1)
+    assert math.isclose(watched.warn(), 0.005, rel_tol=1e-6) and capsys.readouterr().out == ""
+
+
 SMALL = {
     "transformer-tiny": [],
     "tracks-transformer": [],
