@@ -1,6 +1,6 @@
 """What the command line asks of a model: its search settings, its usual metrics, what it reads and whether it writes text or numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -52,6 +52,13 @@ def search_settings(own: SearchConfig, words: Sequence[str], *, beam: int | None
     elif num_best is not None and num_best > own.beam_size:
         asked.append(f"search.beam_size={num_best}")
     return change_search(own, asked)
+
+
+def refuse(asked: Mapping[str, object], reason: str) -> None:
+    """Raises ConfigError that names what was asked for (by option, anything true), and why it cannot be had."""
+    named = [name for name, given in asked.items() if given]
+    if named:
+        raise ConfigError(f"{', '.join(named)}: {reason}")
 
 
 def product_kind(name: str) -> ProductKind:

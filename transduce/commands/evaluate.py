@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transduce.commands.ask import load_predictor, reads_nothing, search_settings, usual_metrics, writes_numbers
+from transduce.commands.ask import load_predictor, reads_nothing, refuse, search_settings, usual_metrics, writes_numbers
 from transduce.commands.language import fit_texts, show_fit
 from transduce.commands.tracks import score_tracks, show_scores
 from transduce.data.lines import read_lines
@@ -129,16 +129,15 @@ def _pairs_of_data(examples: Examples, predictor: Predictor) -> tuple[list[Value
 def _evaluate_tracks(
     models: Sequence[Path], examples: Examples, *, options: EvaluateOptions, words: Sequence[str], threads: int | None
 ) -> None:
-    options_refused = {
+    asked = {
+        "--ensemble": len(models) > 1,
         "--baseline": options.baseline,
         "--beam": options.beam,
         "--alignments": options.alignments,
         "--language-model": options.language_model,
+        "search.KEY=VALUE": words,
     }
-    refused = {"--ensemble": len(models) > 1, **options_refused}
-    named = [name for name, given in refused.items() if given] + (["search.KEY=VALUE"] if words else [])
-    if named:
-        raise ConfigError(f"{', '.join(named)}: not for a model whose target is numbers")
+    refuse(asked, "not for a model whose target is numbers")
     if examples.data is None:
         raise ConfigError("the target of this model is numbers: name the file of examples with --data")
     forecaster = Forecaster.load(models[0], threads=threads)
@@ -164,9 +163,7 @@ def _evaluate_language(
         "--language-model": options.language_model,
         "search.KEY=VALUE": words,
     }
-    refused = [name for name, given in asked.items() if given]
-    if refused:
-        raise ConfigError(f"{', '.join(refused)}: not for a language model, which reads no source and is scored by its perplexity")
+    refuse(asked, "not for a language model, which reads no source and is scored by its perplexity")
     predictor = load_predictor(models, None, words=words, threads=threads, precision=options.precision)
     fit = fit_texts(predictor, examples.targets, examples.data, name=", ".join(map(str, models)))
     show_fit(fit)

@@ -14,7 +14,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from transduce.commands.ask import load_predictor, search_settings, writes_numbers
+from transduce.commands.ask import load_predictor, refuse, search_settings, writes_numbers
 from transduce.commands.language import beginnings
 from transduce.commands.tracks import predict_tracks
 from transduce.data.lines import read_lines
@@ -119,9 +119,7 @@ def _refuse_text_options(models: Sequence[Path], options: PredictOptions, words:
         "--language-model": options.language_model is not None,
         "search.KEY=VALUE": bool(words),
     }
-    refused = [name for name, given in asked.items() if given]
-    if refused:
-        raise ConfigError(f"{', '.join(refused)}: the target of this model is numbers, which are rolled out, not searched")
+    refuse(asked, "the target of this model is numbers, which are rolled out, not searched")
 
 
 class _opened:  # noqa: N801 - a context manager reads as a verb
