@@ -8,11 +8,12 @@ alignments are not unique and the kinds of edits that are shown must be those th
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from transduce.metrics.edits import EDIT_KINDS, EditCounts, EditKind, edit_path
-from transduce.metrics.score import check_texts, missing_extra
+from transduce.metrics.edits import EDIT_KINDS, EditCounts, EditKind, JiwerRate, edit_path, jiwer_process, jiwer_units
+from transduce.metrics.score import check_texts
 
 Unit = Literal["word", "character", "symbol"]
 JIWER_KINDS: dict[str, EditKind] = {"equal": "hit", "substitute": "substitution", "insert": "insertion", "delete": "deletion"}
@@ -68,28 +69,11 @@ def _closest(unit: Unit, candidates: Sequence[tuple[Edit, ...]]) -> EditAlignmen
     return min(found, key=lambda alignment: (alignment.counts.errors, -alignment.counts.hits))
 
 
-def _words(prediction: str, reference: str) -> tuple[Edit, ...]:
-    try:
-        import jiwer
-    except ImportError as error:
-        raise missing_extra("wer", "jiwer") from error
+def _by_jiwer(rate: JiwerRate, prediction: str, reference: str) -> tuple[Edit, ...]:
+    """jiwer's alignment of one sentence is a list of stretches of one kind each."""
     if not reference.strip():
-        return tuple(Edit("insertion", "", word) for word in prediction.split())
-    return _from_jiwer(jiwer.process_words(reference, prediction))
-
-
-def _characters(prediction: str, reference: str) -> tuple[Edit, ...]:
-    try:
-        import jiwer
-    except ImportError as error:
-        raise missing_extra("cer", "jiwer") from error
-    if not reference.strip():
-        return tuple(Edit("insertion", "", mark) for mark in prediction.strip())
-    return _from_jiwer(jiwer.process_characters(reference, prediction))
-
-
-def _from_jiwer(found: Any) -> tuple[Edit, ...]:
-    """Its alignment of one sentence is a list of stretches of one kind each."""
+        return tuple(Edit("insertion", "", unit) for unit in jiwer_units(rate, prediction))
+    found = jiwer_process(rate)(reference, prediction)
     before, after = found.references[0], found.hypotheses[0]
     edits: list[Edit] = []
     for chunk in found.alignments[0]:
@@ -107,8 +91,8 @@ def _symbols(prediction: str, reference: str) -> tuple[Edit, ...]:
 
 
 ALIGNERS: dict[str, tuple[Unit, Callable[[str, str], tuple[Edit, ...]]]] = {
-    "wer": ("word", _words),
-    "cer": ("character", _characters),
+    "wer": ("word", partial(_by_jiwer, "wer")),
+    "cer": ("character", partial(_by_jiwer, "cer")),
     "per": ("symbol", _symbols),
 }
 """Error rates, what they count, and how one prediction is aligned with one reference."""

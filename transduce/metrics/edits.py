@@ -8,13 +8,15 @@ whitespace tokens inside a text, `per` does the same without an extra library.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from transduce.metrics.score import CountedMetric, FloatArray, missing_extra
 
 EditKind = Literal["hit", "substitution", "insertion", "deletion"]
+JiwerRate = Literal["wer", "cer"]
 EDIT_KINDS: tuple[EditKind, ...] = ("hit", "substitution", "insertion", "deletion")
 """In the order of `EditCounts`."""
 
@@ -93,31 +95,27 @@ def _table(predictions: Sequence[str], references: Sequence[Sequence[str]], coun
     return np.array(rows, dtype=np.float64).reshape(-1, 4)  # (N, 4)
 
 
-def _word_edits(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> FloatArray:
+def jiwer_process(rate: JiwerRate) -> Callable[[str, str], Any]:
+    """jiwer's alignment of a reference (first) and a prediction. Raises ConfigError where the extra is missing."""
     try:
         import jiwer
     except ImportError as error:
-        raise missing_extra("wer", "jiwer") from error
-
-    def count(prediction: str, reference: str) -> EditCounts:
-        if not reference.strip():  # some versions of jiwer refuse an empty reference
-            return EditCounts(0, 0, len(prediction.split()), 0)
-        found = jiwer.process_words(reference, prediction)
-        return EditCounts(found.hits, found.substitutions, found.insertions, found.deletions)
-
-    return _table(predictions, references, count)
+        raise missing_extra(rate, "jiwer") from error
+    return jiwer.process_words if rate == "wer" else jiwer.process_characters
 
 
-def _character_edits(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> FloatArray:
-    try:
-        import jiwer
-    except ImportError as error:
-        raise missing_extra("cer", "jiwer") from error
+def jiwer_units(rate: JiwerRate, text: str) -> Sequence[str]:
+    """What jiwer counts in a text. Some versions refuse an empty reference: then these are all insertions."""
+    return text.split() if rate == "wer" else text.strip()
+
+
+def _jiwer_edits(rate: JiwerRate, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> FloatArray:
+    process = jiwer_process(rate)
 
     def count(prediction: str, reference: str) -> EditCounts:
         if not reference.strip():
-            return EditCounts(0, 0, len(prediction.strip()), 0)
-        found = jiwer.process_characters(reference, prediction)
+            return EditCounts(0, 0, len(jiwer_units(rate, prediction)), 0)
+        found = process(reference, prediction)
         return EditCounts(found.hits, found.substitutions, found.insertions, found.deletions)
 
     return _table(predictions, references, count)
@@ -145,7 +143,9 @@ def _match_share(counts: FloatArray) -> FloatArray:
 
 
 _EDIT_COLUMNS = EditCounts._fields
-WER = CountedMetric("wer", "lower", "case:mixed|unit:word|refs:closest|lib:jiwer", _EDIT_COLUMNS, _word_edits, _error_rate)
-CER = CountedMetric("cer", "lower", "case:mixed|unit:character|refs:closest|lib:jiwer", _EDIT_COLUMNS, _character_edits, _error_rate)
+WER = CountedMetric("wer", "lower", "case:mixed|unit:word|refs:closest|lib:jiwer", _EDIT_COLUMNS, partial(_jiwer_edits, "wer"), _error_rate)
+CER = CountedMetric(
+    "cer", "lower", "case:mixed|unit:character|refs:closest|lib:jiwer", _EDIT_COLUMNS, partial(_jiwer_edits, "cer"), _error_rate
+)
 PER = CountedMetric("per", "lower", "case:mixed|unit:symbol|refs:closest", _EDIT_COLUMNS, _token_edits, _error_rate)
 EXACT_MATCH = CountedMetric("exact_match", "higher", "case:mixed|space:stripped|refs:any", ("matches", "sentences"), _matches, _match_share)
