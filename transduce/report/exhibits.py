@@ -6,7 +6,6 @@ picture is shown as the model sees it, square and small, because attention is ov
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from transduce.data.audio import AudioCodec
 from transduce.data.image import ImageCodec
 from transduce.data.tokens import TextCodec
-from transduce.data.values import BadValueError, Media, Value
+from transduce.data.values import Media, Row, Value
 from transduce.decode.search import SearchConfig
 from transduce.model.features import Features
 from transduce.predict import Prediction, Predictor
-from transduce.timing import TokenTimes, token_times
+from transduce.readings import Readings
+from transduce.timing import TokenTimes, times_in
 
 MOST_WORDS = 40  # of a caption that are drawn
 MOST_COLUMNS = 420  # of a drawing over time; longer sounds are averaged
@@ -67,28 +67,30 @@ def gather(predictor: Predictor, sources: Sequence[Value], search: SearchConfig)
     """One for each source; None where it is no file or cannot be read. Predicts the sources again, for their attention."""
     if not are_files(sources):
         return [None] * len(sources)
-    files, codec = cast(Sequence[Media], sources), predictor.source_codec
-    found = predictor.predict(files, search=search, with_attention=True)
-    match codec:
-        case ImageCodec():
-            return [_seen(codec, file, prediction) for file, prediction in zip(files, found, strict=True)]
-        case AudioCodec():
-            times = _times(predictor, files, found)
+    return [exhibit for readings in predictor.read(sources, search=search) for exhibit in _exhibits(predictor, readings, search)]
+
+
+def _exhibits(predictor: Predictor, readings: Readings, search: SearchConfig) -> list[Exhibit | None]:
+    found = predictor.answer(readings, search=search, with_attention=True)
+    rows = [readings.first(number) for number in range(len(found))]
+    match predictor.source_codec:
+        case ImageCodec() as codec:
+            return [_seen(codec, row, prediction) for row, prediction in zip(rows, found, strict=True)]
+        case AudioCodec() as codec:
+            times = _times(predictor, readings, found)
             said = [_Said(prediction, one, predictor.target_codec) for prediction, one in zip(found, times, strict=True)]
-            return [_heard(codec, file, one) for file, one in zip(files, said, strict=True)]
-    return [None] * len(sources)
+            return [_heard(codec, row, one) for row, one in zip(rows, said, strict=True)]
+    return [None] * len(rows)
 
 
-def _seen(codec: ImageCodec, file: Media, prediction: Prediction) -> Sight | None:
-    try:
-        pixels = codec.pixels(file)
-    except BadValueError:  # its prediction says so in its flags
+def _seen(codec: ImageCodec, row: Row, prediction: Prediction) -> Sight | None:
+    if row.problem is not None:  # its prediction says so in its flags
         return None
     words, grid = prediction.tokens[:MOST_WORDS], codec.shape.grid
     looks = None
     if prediction.attention is not None and prediction.attention.shape[1] == grid * grid:
         looks = prediction.attention[: len(words)].reshape(-1, grid, grid)
-    return Sight(pixels.transpose(1, 2, 0), words, looks)
+    return Sight(row.data.transpose(1, 2, 0), words, looks)
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,17 @@ class _Said:
         return () if self.times is None else tuple(self.target_codec.pieces(list(self.times.ids)))
 
 
-def _times(predictor: Predictor, files: Sequence[Media], found: Sequence[Prediction]) -> list[TokenTimes | None]:
+def _times(predictor: Predictor, readings: Readings, found: Sequence[Prediction]) -> list[TokenTimes | None]:
     """None where the model has neither CTC nor attention, or the text does not fit into the recording."""
     if predictor.members[0].model.ctc is None and all(prediction.attention is None for prediction in found):
-        return [None] * len(files)
-    return token_times(predictor, files, [prediction.text for prediction in found])
+        return [None] * len(found)
+    return times_in(predictor, readings, [prediction.text for prediction in found])
 
 
-def _heard(codec: AudioCodec, file: Media, said: _Said) -> Hearing | None:
-    try:
-        samples = codec.samples(file)
-    except BadValueError:
+def _heard(codec: AudioCodec, row: Row, said: _Said) -> Hearing | None:
+    if row.problem is not None:
         return None
+    samples: Floats = row.data
     rate, attention = codec.config.sample_rate_hz, said.prediction.attention
     features, _ = Features(codec.config.features, rate)(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
     edges = _edges(len(samples), MOST_COLUMNS)
