@@ -19,6 +19,8 @@ FILES = {"train": "train", "valid": "val", "test": "test"}
 SPEECH, CAPTIONS = ("wer", "cer"), ("cider", "coco_bleu1", "coco_bleu2", "coco_bleu3", "coco_bleu4", "coco_rougeL")
 CTC = {"attention": ("search.ctc_weight=0",), "ctc": ("search.ctc_weight=1",)}
 """Searches beside the preset's own, by what decides in them."""
+NO_CTC = ("model.ctc=false", "train.loss.ctc_weight=0", "search.ctc_weight=0")
+"""Settings of a model that learns without CTC."""
 FOUND = ("sentences", "scores", "seconds", "sound_seconds", "control", "control_verdict", "originality")
 
 
@@ -60,6 +62,7 @@ def score(
 
 EXPERIMENTS = (
     media("an4-las", "speech/an4.yaml", "preset=speech-las", metrics=SPEECH, minutes=60, searches=CTC),
+    media("an4-las-no-ctc", "speech/an4.yaml", "preset=speech-las", *NO_CTC, metrics=SPEECH, minutes=60),
     media("an4-transformer", "speech/an4.yaml", "preset=speech-transformer", metrics=SPEECH, minutes=60, searches=CTC),
     media("an4-conformer", "speech/an4.yaml", metrics=SPEECH, minutes=60, searches=CTC),
     media("fsdd", "speech/fsdd.yaml", metrics=SPEECH, minutes=10),
