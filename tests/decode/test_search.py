@@ -8,13 +8,14 @@ from pydantic import ValidationError
 from toy_scorers import BOS, EOS, PAD, UNK, ToyScorer, naive_greedy
 
 from transduce.decode.candidates import best_candidates, best_tokens, log_probabilities
+from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.length import length_divisor
 from transduce.decode.options import SamplingConfig, SearchConfig
 from transduce.decode.scorers import EnsembleScorer
 from transduce.decode.search import search
 from transduce.errors import ConfigError, DivergedError
 
-STOPS = ("first", "likely", "best", "never")
+STOPS = ("first", "full", "likely", "best", "never")
 
 
 @pytest.mark.parametrize("size", [5, 60, 257, 512, 1000])
@@ -122,6 +123,20 @@ def test_finished_sentences_leave_the_batch() -> None:
     assert greedy.rows <= sum(ends) + greedy.steps * 2  # never more than an eighth of the batch is dead weight
 
 
+@pytest.mark.parametrize("penalty", ["none", "wu", "average"])
+def test_full_is_the_best_of_the_first_beam_size_to_finish(penalty: str) -> None:
+    names = list(range(20))
+
+    def run(stop: str, num_best: int) -> list[list[Hypothesis]]:
+        config = SearchConfig(beam_size=5, num_best=num_best, early_stop=stop, length_penalty=penalty, alpha=2.0)
+        return search(ToyScorer(names, size=60, end_bias=0.4, max_length=30), config=config)
+
+    first = run("first", 5)
+    assert run("full", 1) == [found[:1] for found in first]
+    assert run("full", 3) == [found[:3] for found in first]
+    assert run("first", 1) != run("full", 1)
+
+
 def test_first_stops_earliest_and_best_never_loses_to_likely() -> None:
     names = list(range(20))
     scores, steps = {}, {}
@@ -130,6 +145,7 @@ def test_first_stops_earliest_and_best_never_loses_to_likely() -> None:
         found = search(scorer, config=SearchConfig(beam_size=5, early_stop=stop))
         scores[stop], steps[stop] = [one[0].score for one in found], scorer.rows
     assert steps["first"] <= steps["likely"] <= steps["best"] <= steps["never"]
+    assert steps["first"] <= steps["full"] <= steps["never"]
     assert scores["best"] == pytest.approx(scores["never"], abs=1e-6)
     assert all(sure >= guess - 1e-6 for sure, guess in zip(scores["best"], scores["likely"], strict=True))
 

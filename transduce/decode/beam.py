@@ -64,14 +64,15 @@ def beam_search(scorer: Scorer[StateT], rules: Rules) -> list[list[Hypothesis]]:
     """Runs until every sentence is done. -> per sentence up to num_best hypotheses."""
     state = scorer.start()
     beam = first_beam(len(rules.limits.maximum), rules)
-    pools = Pools(len(rules.limits.maximum), rules.config.num_best)
+    full = rules.config.early_stop == "full"
+    pools = Pools(len(rules.limits.maximum), rules.config.beam_size if full else rules.config.num_best)
     last = torch.full((len(beam.sentences),), rules.bos_id, device=rules.suppressed.device)
     while True:
         scores, state = scorer.step(last, state)
         expansion = expand(log_probabilities(scores, scorer.normalised), beam, rules)
         still_open = settle(expansion, beam, rules, pools=pools)
         if not still_open.any():
-            return pools.results()
+            return [found[: rules.config.num_best] for found in pools.results()]
         rows, kept = next_rows(expansion, beam, still_open)
         beam = advance(beam, expansion, rows=rows, still_open=still_open, kept=kept)
         last = beam.tokens[:, -1]
@@ -143,7 +144,7 @@ def reachable(best: np.ndarray, beam: Beam, rules: Rules) -> np.ndarray:
     """(B,) the score that the best open hypothesis, with total `best` (B,), is taken to be able to reach; see `early_stop`."""
     config, length = rules.config, beam.tokens.shape[1] + 1
     match config.early_stop:
-        case "first":
+        case "first" | "full":
             return np.full_like(best, NEVER)
         case "never":
             return np.full_like(best, np.inf)

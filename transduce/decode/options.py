@@ -38,9 +38,9 @@ class SearchConfig(Settings):
     """Finished hypotheses are ranked by log-probability: as it is, over ((5 + length) / 6) ** alpha (Wu 2016), or over the length."""
     alpha: float = Field(default=0.6, ge=0)
     """Exponent of the Wu 2016 length penalty; larger favours longer outputs."""
-    early_stop: Literal["first", "likely", "best", "never"] = "likely"
-    """When a sentence is done: `first` = num_best hypotheses finished; `likely` = no open one would beat them if it ended now;
-    `best` = no open one can ever beat them; `never` = at the length limit."""
+    early_stop: Literal["first", "full", "likely", "best", "never"] = "likely"
+    """When a sentence is done: `first` = num_best hypotheses finished; `full` = beam_size of them finished, and the best count;
+    `likely` = no open one would beat them if it ended now; `best` = no open one can ever beat them; `never` = at the length limit."""
     min_length: int = Field(default=0, ge=0)
     """Shortest output in tokens."""
     min_length_ratio: float = Field(default=0.0, ge=0)
