@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transduce.decode.search import SearchConfig
     from transduce.evaluate import Evaluation
     from transduce.evaluate import evaluate as evaluate_model
+    from transduce.export.write import export_model
     from transduce.predict import Prediction, Predictor
     from transduce.train.loop import resume as resume_training
     from transduce.train.loop import train as train_model
@@ -26,6 +27,7 @@ __all__ = [
     "RunConfig",
     "SearchConfig",
     "evaluate_model",
+    "export_model",
     "load_config",
     "resume_training",
     "train_model",
@@ -38,6 +40,7 @@ _HOMES = {
     "RunConfig": ("transduce.config", "RunConfig"),
     "SearchConfig": ("transduce.decode.search", "SearchConfig"),
     "evaluate_model": ("transduce.evaluate", "evaluate"),
+    "export_model": ("transduce.export.write", "export_model"),
     "load_config": ("transduce.config", "load_config"),
     "resume_training": ("transduce.train.loop", "resume"),
     "train_model": ("transduce.train.loop", "train"),

@@ -53,6 +53,7 @@ Precision = Annotated[str, typer.Option("--precision", metavar="auto|fp32|int8",
 LanguageModel = Annotated[
     Path | None, typer.Option("--language-model", metavar="MODEL", help="Search with this one too (search.language_weight).")
 ]
+Engine = Annotated[str, typer.Option("--engine", metavar="auto|torch|ctranslate2", help="What searches; auto: an export that passed.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads. [all cores]")]
 
 
@@ -112,6 +113,7 @@ def predict(
     language_model: LanguageModel = None,
     chunk_lines: Annotated[int | None, typer.Option("--chunk-lines", min=1, help="Lines answered at once. [1024, terminal 1]")] = None,
     precision: Precision = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Predict one target per source line.
 
@@ -130,6 +132,7 @@ def predict(
         media=media,
         precision=precision,
         language_model=language_model,
+        engine=engine,
     )
     predict_lines([model, *(ensemble or [])], source, output=output, options=asked, words=words or [], threads=threads)
 
@@ -153,6 +156,7 @@ def evaluate(
     media: MediaRoot = None,
     precision: Precision = "fp32",
     language_model: LanguageModel = None,
+    engine: Engine = "auto",
 ) -> None:
     """Score a model against references; a language model by the perplexity of texts (--target or --data alone)."""
     from transduce.commands.evaluate import EvaluateOptions, Examples, evaluate_files
@@ -166,6 +170,7 @@ def evaluate(
         precision=precision,
         alignments=alignments,
         language_model=language_model,
+        engine=engine,
     )
     examples = Examples(source, target or [], data, media)
     evaluate_files([model, *(ensemble or [])], examples, options=options, words=words or [], threads=threads)
@@ -206,6 +211,25 @@ def average(
     from transduce.commands.average import average_checkpoints
 
     average_checkpoints(paths, output=output, last=last)
+
+
+@app.command("export")
+def export(
+    model: Model,
+    *,
+    export_format: Annotated[str, typer.Option("--format", metavar="ctranslate2", help="The engine to export to.")] = "ctranslate2",
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to. [where predict finds it]")] = None,
+    source: Annotated[Path | None, typer.Option("--source", "-s", metavar="FILE", help="Lines to compare on. [validation data]")] = None,
+    target: Annotated[Path | None, typer.Option("--target", "-t", metavar="FILE", help="Their references.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Write a model for another engine and check that it answers the same.
+
+    `predict` then uses that engine for everything that it searches exactly.
+    """
+    from transduce.commands.export import ExportOptions, export_files
+
+    export_files(model, ExportOptions(export_format, output, source, target, threads))
 
 
 @app.command("config")

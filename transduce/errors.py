@@ -61,3 +61,9 @@ class Interrupted(TransduceError):
     """A signal stopped the run after a checkpoint was saved; `transduce resume` continues it."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+class ExportError(TransduceError):
+    """A model cannot be written for another engine, or an export is missing, damaged or of another model."""
+
+    exit_code = EXIT_USAGE

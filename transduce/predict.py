@@ -7,7 +7,7 @@ be searched (an empty line, a source that is longer than the model allows) is an
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,76 +28,29 @@ from transduce.decode.fusion import FusedScorer, LanguageModel
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import EnsembleScorer, Scorer
 from transduce.decode.search import SearchConfig, search
+from transduce.engines import EngineChoice, EngineName, nothing
 from transduce.errors import ConfigError, DataError
 from transduce.model.int8 import int8_model
 from transduce.model.seq2seq import Seq2Seq
+from transduce.predictions import Alternative, ForcedScore, Prediction
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
 from transduce.train.precision import ProductKind, choose_products
 
 if TYPE_CHECKING:
     from transduce.train.checkpoint import LoadedModel
 
+__all__ = ["Alternative", "ForcedScore", "Prediction", "Predictor"]
+
 TARGET_TOO_LONG = "target_too_long"
 STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
 FORCED_TOKENS = 4096  # padded target tokens that forced scoring feeds at once
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """One entry of an n-best list; fields as in `Prediction`."""
-
-    text: str
-    score: float
-    log_probability: float
-    tokens: tuple[str, ...]
-    token_probabilities: tuple[float, ...]
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model makes of one source.
-
-    score: what hypotheses were ranked by (length penalty included). log_probability: natural logarithm, the end included.
-    tokens: pieces for display, without begin and end; token_probabilities: one for each. alternatives: the whole n-best list, best
-    first, so its first entry is this prediction. truncated: the length limit was hit before the end. flags: empty_source,
-    source_too_long, unknown_tokens, unreadable_source. source_length: its positions (tokens with the end, frames of sound, steps, cells
-    of a picture), 0 where it cannot be read. num_unknown: source tokens that the vocabulary does not know.
-    attention: (tokens + 1, source positions), of a text the last row and column belong to the end of sequence; None unless asked for
-    and given by the architecture.
-    """
-
-    text: str
-    score: float
-    log_probability: float
-    tokens: tuple[str, ...]
-    token_probabilities: tuple[float, ...]
-    alternatives: tuple[Alternative, ...]
-    truncated: bool
-    flags: tuple[str, ...]
-    source_tokens: tuple[str, ...]
-    source_length: int = 0
-    num_unknown: int = 0
-    attention: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class ForcedScore:
-    """A given target's log-probability, the end included; NaN and a flag where it cannot be computed.
-
-    tokens: pieces without the end; token_log_probabilities: one for each, and one for the end.
-    """
-
-    log_probability: float
-    tokens: tuple[str, ...]
-    token_log_probabilities: tuple[float, ...]
-    flags: tuple[str, ...]
 
 
 class Predictor:
     """One model, or several that share the target codec, ready to predict. Models are put into evaluation mode while in use.
 
     language_model: takes part in search where `search.language_weight` is not 0 (shallow fusion); None = there is none.
+    choice: what searches, torch unless `load` found an export. left_to_torch: sources so far that another engine had to leave to torch.
     """
 
     def __init__(
@@ -118,6 +71,8 @@ class Predictor:
         self.data = data
         self.precision = "fp32"
         """What products are computed in, and why; for people."""
+        self.choice = EngineChoice()
+        self.left_to_torch = 0
 
     @property
     def source_codec(self) -> Codec:
@@ -132,24 +87,29 @@ class Predictor:
         language_model: Path | str | None = None,
         threads: int | None = None,
         precision: ProductKind = "fp32",
+        engine: EngineName = "auto",
+        probabilities: bool = True,
     ) -> "Predictor":
         """From a run folder or model directory, or several of them for an ensemble (mean of probabilities).
 
         language_model: one that was trained with the same target codec, for search. threads: processor threads for arithmetic; None
         leaves torch's setting. precision: fp32, int8 (weights and inputs of products are rounded: faster, nearly the same answers) or
-        auto, which takes int8 where the processor is fast at it and the model is large. Raises CheckpointError, ConfigError.
+        auto, which takes int8 where the processor is fast at it and the model is large. engine: auto = CTranslate2 where the model was
+        exported to it and passed the check, for all that it searches exactly, else torch. probabilities: False leaves
+        `token_probabilities` empty where an engine needs a second pass for them.
+        Raises CheckpointError, ConfigError, ExportError.
         """
-        from transduce.train.checkpoint import (
-            load_model,
-            resolve_model,
-        )  # here: training must not be imported to predict with a given model
+        # here: training must not be imported to predict with a given model
+        from transduce.export.choice import EngineRequest, choose_engine
+        from transduce.train.checkpoint import load_model, resolve_model
 
         paths = [path] if isinstance(path, str | Path) else list(path)
         if not paths:
             raise ConfigError("no model was named: give a run folder or a model directory")
         if threads is not None:
             torch.set_num_threads(threads)
-        loaded = [load_model(resolve_model(Path(one))) for one in paths]
+        directories = [resolve_model(Path(one)) for one in paths]
+        loaded = [load_model(directory) for directory in directories]
         first = loaded[0]
         for one, other in zip(paths[1:], loaded[1:], strict=True):
             if other.target_codec.digest != first.target_codec.digest:
@@ -167,12 +127,20 @@ class Predictor:
             models = [int8_model(model) for model in models]
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
         predictor.precision = f"{kind} ({reason})"
+        request = EngineRequest(engine, precision, torch.get_num_threads(), probabilities)
+        predictor.choice = choose_engine(directories, loaded, request)
         if language_model is not None:
             language = load_model(resolve_model(Path(language_model)))
             predictor._check(Path(language_model), language, beside=paths[0])
             own = int8_model(language.model) if kind == "int8" else language.model
             predictor.language_model = LanguageModel(own, language.config.model.max_target_length)
         return predictor
+
+    def with_engine(self, choice: EngineChoice) -> "Predictor":
+        """The same models with another choice of engine."""
+        other = copy(self)
+        other.choice, other.left_to_torch = choice, 0
+        return other
 
     def _check(self, path: Path, loaded: "LoadedModel", *, beside: Path | str) -> None:
         """Raises ConfigError where what was loaded is no language model, or does not write as the model `beside` it."""
@@ -257,13 +225,17 @@ class Predictor:
         rows_each = config.beam_size if config.sampling is None else config.num_best
         plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
         done = len(results) - len(numbers)
+        batches = [[numbers[place] for place in places] for places in plan]
+        weighed = bool(self.language_weight(config))
+        engine, _ = self.choice.pick(config, prefixes=any(starts or ()), attention=with_attention, language_model=weighed)
+        given = nothing(batches) if engine is None else engine.search(encoded, batches, config, ceiling=self.ceilings.target)
         with evaluation(self.members):
-            for places in plan:
-                batch = [numbers[place] for place in places]
-                sources = encoded.padded(batch, self._device())
-                prefixes = None if starts is None else [starts[number] for number in batch]
-                keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
-                found = self._search(sources, config, prefixes=prefixes, keys=keys)
+            for batch, answers in zip(batches, given, strict=True):
+                left = [number for number, answer in zip(batch, answers, strict=True) if answer is None]
+                sources = encoded.padded(left, self._device()) if left else []
+                own = iter(self._search(encoded, left, sources, config=config, starts=starts))
+                found = [next(own) if answer is None else [answer] for answer in answers]
+                self.left_to_torch += 0 if engine is None else len(left)
                 attention = self._attend(sources[0], found) if with_attention else [None] * len(batch)
                 for number, hypotheses, weights in zip(batch, found, attention, strict=True):
                     entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
@@ -307,9 +279,20 @@ class Predictor:
         return rows
 
     def _search(
-        self, sources: Sequence[Padded], config: SearchConfig, *, prefixes: list[list[int]] | None, keys: list[int] | None
+        self,
+        encoded: Readings,
+        batch: Sequence[int],
+        sources: Sequence[Padded],
+        *,
+        config: SearchConfig,
+        starts: Sequence[list[int]] | None,
     ) -> list[list[Hypothesis]]:
+        """What torch finds for the sources numbered `batch`, padded as each member reads them."""
+        if not batch:
+            return []
         ceiling = self.ceilings.target
+        prefixes = None if starts is None else [starts[number] for number in batch]
+        keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
         if config.ctc_weight == 1:
             if len(self.members) > 1 or any(prefixes or ()) or self.language_weight(config):
                 raise ConfigError(

@@ -1,17 +1,29 @@
-"""What the command line asks of a model: its search settings, its usual metrics, what it reads and whether it writes text or numbers."""
+"""What the command line asks of a model: its search settings, its usual metrics, what it reads and writes, and what it runs on."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from transduce.config import change_search, load_config
 from transduce.data.codec import load_codec
 from transduce.decode.search import SearchConfig
+from transduce.engines import ENGINES, EngineName
 from transduce.errors import ConfigError
 from transduce.predict import Predictor
 from transduce.train.checkpoint import CONFIG, resolve_model
 from transduce.train.precision import ProductKind
 from transduce.tree import listed, nearest
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a model runs on, as `--precision` and `--engine` name it. probabilities: whether the probability of each token is wanted."""
+
+    precision: str = "fp32"
+    engine: str = "auto"
+    probabilities: bool = True
 
 
 def writes_numbers(model: Path) -> bool:
@@ -25,16 +37,29 @@ def reads_nothing(model: Path) -> bool:
 
 
 def load_predictor(
-    models: Sequence[Path], language_model: Path | None, *, words: Sequence[str], threads: int | None, precision: str = "fp32"
+    models: Sequence[Path],
+    language_model: Path | None,
+    *,
+    words: Sequence[str],
+    threads: int | None,
+    running: Running | None = None,
 ) -> Predictor:
-    """The model or ensemble, with the language model that it searches with. precision: as `--precision` names it.
+    """The model or ensemble, with the language model that it searches with. running: None = its defaults.
 
-    Raises ConfigError for a weight of none and for an unknown precision.
+    Raises ConfigError for a weight of none, for an unknown precision or engine.
     """
     weighs = next((word for word in words if word.startswith("search.language_weight")), None)
     if weighs is not None and language_model is None:
         raise ConfigError(f"{weighs}: there is no language model to weigh, name one with --language-model MODEL")
-    return Predictor.load(list(models), language_model=language_model, threads=threads, precision=product_kind(precision))
+    how = running or Running()
+    return Predictor.load(
+        list(models),
+        language_model=language_model,
+        threads=threads,
+        precision=product_kind(how.precision),
+        engine=engine_name(how.engine),
+        probabilities=how.probabilities,
+    )
 
 
 def usual_metrics(model: Path) -> list[str]:
@@ -68,3 +93,28 @@ def product_kind(name: str) -> ProductKind:
     if found is None:
         raise ConfigError(f"--precision {name} is not allowed: {listed(kinds)}{nearest(name, kinds)}")
     return found
+
+
+def engine_name(name: str) -> EngineName:
+    """The engine that `--engine` names. Raises ConfigError."""
+    found = next((engine for engine in ENGINES if engine == name), None)
+    if found is None:
+        raise ConfigError(f"--engine {name} is not allowed: {listed(ENGINES)}{nearest(name, ENGINES)}")
+    return found
+
+
+def tell_engine(predictor: Predictor, search: SearchConfig, *, prefixes: bool = False) -> bool:
+    """Say on standard error what searches and why, where there was a choice. -> whether it is another engine than torch.
+
+    Raises ConfigError where a named engine cannot search so.
+    """
+    name, why = predictor.choice.describe(search, prefixes=prefixes, language_model=bool(predictor.language_weight(search)))
+    if why:
+        print(f"engine: {name} ({why})", file=sys.stderr)
+    return name != "torch"
+
+
+def tell_left(predictor: Predictor, count: int) -> None:
+    """Say on standard error how many of `count` sources another engine had to leave to torch."""
+    if predictor.left_to_torch:
+        print(f"engine: {predictor.left_to_torch} of {count} sources were left to torch", file=sys.stderr)

@@ -20,6 +20,7 @@ EXTRAS = {
     "plot": (("matplotlib", "matplotlib"),),
     "track": (("tensorboardX", "tensorboardX"),),
     "audio": (("av", "av"), ("soundfile", "soundfile"), ("soxr", "soxr")),
+    "export": (("ctranslate2", "ctranslate2"),),
     "demo": (("Babel", "babel"),),
 }
 # What decides how fast matrix products run: fused multiply-add, then half precision in hardware.
@@ -54,7 +55,7 @@ def _machine_lines() -> Iterator[str]:
     from transduce.train.precision import choose_device, choose_precision, cpu_flags, physical_cores
 
     flags = cpu_flags()
-    yield f"processor: {_processor_name()}; {' '.join(flag for flag in FLAGS if flag in flags) or 'no vector flags known'}"
+    yield f"processor: {processor_name()}; {' '.join(flag for flag in FLAGS if flag in flags) or 'no vector flags known'}"
     device = choose_device("auto")
     yield f"precision: {choose_precision('auto', device)} on {device}"
     yield f"threads:   {physical_cores()} cores for this process (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')})"
@@ -68,7 +69,8 @@ def _machine_lines() -> Iterator[str]:
         yield f"disk:      {usage.free / GIBIBYTE:.1f} GiB free {label} ({folder})"
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """As the system calls it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

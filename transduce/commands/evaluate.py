@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transduce.commands.ask import load_predictor, reads_nothing, refuse, search_settings, usual_metrics, writes_numbers
+from transduce.commands.ask import (
+    Running,
+    load_predictor,
+    reads_nothing,
+    refuse,
+    search_settings,
+    tell_engine,
+    tell_left,
+    usual_metrics,
+    writes_numbers,
+)
 from transduce.commands.language import fit_texts, show_fit
 from transduce.commands.tracks import score_tracks, show_scores
 from transduce.data.lines import read_lines
@@ -35,6 +45,7 @@ class EvaluateOptions:
     precision: str = "fp32"
     alignments: Path | None = None
     language_model: Path | None = None
+    engine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,13 @@ def evaluate_files(
     names = usual_metrics(models[0]) if options.metrics is None else [name.strip() for name in options.metrics.split(",") if name.strip()]
     if options.alignments is not None and not set(ALIGNERS) & set(names):
         raise ConfigError(f"--alignments shows what an error rate counts, and there is none among {', '.join(names)}: {RATES_HINT}")
-    predictor = load_predictor(models, options.language_model, words=words, threads=threads, precision=options.precision)
+    running = Running(options.precision, options.engine, probabilities=False)
+    predictor = load_predictor(models, options.language_model, words=words, threads=threads, running=running)
     sources, references = _pairs_of_data(examples, predictor) if examples.data is not None else _pairs_of_files(examples, predictor)
     search = search_settings(predictor.search, words, beam=options.beam)
+    tell_engine(predictor, search)
     evaluation = replace(evaluate(predictor, sources, references, metrics=names, search=search), model=_called(models, options))
+    tell_left(predictor, len(sources))
     if options.baseline is not None:
         evaluation = compare(evaluation, options.baseline, search=search if words or options.beam else None)
     _show(evaluation)
@@ -136,6 +150,7 @@ def _evaluate_tracks(
         "--alignments": options.alignments,
         "--language-model": options.language_model,
         "search.KEY=VALUE": words,
+        "--engine": options.engine not in ("auto", "torch"),
     }
     refuse(asked, "not for a model whose target is numbers")
     if examples.data is None:
@@ -161,10 +176,11 @@ def _evaluate_language(
         "--beam": options.beam,
         "--alignments": options.alignments,
         "--language-model": options.language_model,
+        "--engine": options.engine not in ("auto", "torch"),
         "search.KEY=VALUE": words,
     }
     refuse(asked, "not for a language model, which reads no source and is scored by its perplexity")
-    predictor = load_predictor(models, None, words=words, threads=threads, precision=options.precision)
+    predictor = load_predictor(models, None, words=words, threads=threads, running=Running(options.precision))
     fit = fit_texts(predictor, examples.targets, examples.data, name=", ".join(map(str, models)))
     show_fit(fit)
     if options.json_output is not None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
+from transduce.export.choice import export_folder
+from transduce.export.record import ParityRecord, read_record
 from transduce.model.seq2seq import DecoderConfig, EncoderConfig
 from transduce.train.checkpoint import LoadedModel, load_model, resolve_model
 
@@ -34,6 +36,14 @@ def model_lines(directory: Path, loaded: LoadedModel) -> Iterator[str]:
     for corpus in config.data.train:
         yield f"trained on: {corpus.name}"
     yield f"scores:     {_scores(loaded.metrics)}"
+    if (folder := export_folder(directory)).exists():
+        yield f"export:     {_export(read_record(folder))}"
+
+
+def _export(record: ParityRecord) -> str:
+    """`ctranslate2 4.8.5; passed the parity check: greedy int8, beam float32`."""
+    passed = ", ".join(f"{one.kind} {one.compute_type}" for one in record.agreements if one.passed)
+    return f"{record.format} {record.engine_version}; passed the parity check: {passed or 'nothing'}"
 
 
 def _part(part: EncoderConfig | DecoderConfig) -> str:

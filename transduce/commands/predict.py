@@ -14,7 +14,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from transduce.commands.ask import load_predictor, refuse, search_settings, writes_numbers
+from transduce.commands.ask import Running, load_predictor, refuse, search_settings, tell_engine, tell_left, writes_numbers
 from transduce.commands.language import beginnings
 from transduce.commands.tracks import predict_tracks
 from transduce.data.lines import read_lines
@@ -44,6 +44,7 @@ class PredictOptions:
     media: Path | None = None
     precision: str = "auto"
     language_model: Path | None = None
+    engine: str = "auto"
 
 
 @dataclass
@@ -66,10 +67,12 @@ def predict_lines(
         _refuse_text_options(models, options, words)
         predict_tracks(Forecaster.load(models[0], threads=threads), source, output=output)
         return
-    predictor = load_predictor(models, options.language_model, words=words, threads=threads, precision=options.precision)
-    if options.precision == "auto" and predictor.precision.startswith("int8"):
-        print(f"precision: {predictor.precision}; --precision fp32 does not round", file=sys.stderr)
+    running = Running(options.precision, options.engine, probabilities=options.style == "jsonl")
+    predictor = load_predictor(models, options.language_model, words=words, threads=threads, running=running)
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
+    begun = options.prefix is not None or options.prefix_file is not None
+    if not tell_engine(predictor, search, prefixes=begun) and options.precision == "auto" and predictor.precision.startswith("int8"):
+        print(f"precision: {predictor.precision}; --precision fp32 does not round", file=sys.stderr)
     size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
     path = None if source == "-" else Path(source)
     predictions = _answers(predictor, path, options=options, search=search, size=size)
@@ -77,6 +80,7 @@ def predict_lines(
         tally = _write(stream, predictions, options=options, search=search, size=size)
     for flag, count in sorted(tally.flags.items()):
         print(f"warning: {count} of {tally.lines} predictions: {flag}", file=sys.stderr)
+    tell_left(predictor, tally.lines)
 
 
 def _answers(predictor: Predictor, path: Path | None, *, options: PredictOptions, search: SearchConfig, size: int) -> Iterator[Prediction]:
@@ -117,6 +121,7 @@ def _refuse_text_options(models: Sequence[Path], options: PredictOptions, words:
         "--beam": options.beam is not None,
         "--num-best": options.num_best is not None,
         "--language-model": options.language_model is not None,
+        "--engine": options.engine not in ("auto", "torch"),
         "search.KEY=VALUE": bool(words),
     }
     refuse(asked, "the target of this model is numbers, which are rolled out, not searched")
