@@ -34,6 +34,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         *("signals", "progress", "precision", "finish"),
     ),
     "decode": ("search", "options", "scorers", "ctc", "constraints", "beam", "paths", "rollout", "forced"),
+    "export": (),
     "metrics": ("score", "overlap", "edits", "captions", "tracks"),
     "commands": (),
     "report": (),
@@ -73,7 +74,7 @@ def lines_of(name: str, *, whole: bool) -> list[str]:
     lines = [f"transduce/{name}/" if name else "transduce/"]
     lines += [f"  {path.name:<24} {first_sentence(path)}" for path in shown]
     others = "; ".join(few_words(path) for path in modules if path not in shown)
-    return lines + wrap(others, WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines + wrap(others, WIDTH + 8, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def few_words(path: Path) -> str:

@@ -25,7 +25,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
     *("quickstart", "data", "language", "tracks", "speech", "captions", "architectures", "search", "training"),
-    *("performance", "benchmarks", "api"),
+    *("performance", "benchmarks", "export", "api"),
 )
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 NOT_RUN = {
@@ -117,6 +117,19 @@ model:
   embedding_size: 8
 train: {max_steps: 4, save_every_steps: 2}
 """
+TRANSFORMER = """
+preset: transformer-tiny
+run_dir: runs/transformer
+data:
+  train: {source: train.en, target: train.de}
+  valid: {source: val.en, target: val.de}
+model:
+  embedding_size: 16
+  encoder: {layers: 1, width: 16, heads: 2, feed_forward: 16}
+  decoder: {layers: 1, width: 16, heads: 2, feed_forward: 16}
+train: {max_steps: 4, save_every_steps: 2}
+search: {max_length: 9}
+"""
 WORDS = {"a": "Ein", "red": "roter", "dog": "Hund", "man": "Mann", "runs": "rennt"}
 TINY = """
 run_dir: runs/en-de
@@ -204,6 +217,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.writelines(f"{source}\n" for source in sources)
     (place / "en-de.yaml").write_text(TINY, encoding="utf-8")
     (place / "tracks.yaml").write_text(TRACKS, encoding="utf-8")
+    (place / "transformer.yaml").write_text(TRANSFORMER, encoding="utf-8")
     (place / "speech.yaml").write_text(SPEECH, encoding="utf-8")
     (place / "language.yaml").write_text(LANGUAGE, encoding="utf-8")
     (place / "speech-lm.yaml").write_text(SPEECH_LANGUAGE, encoding="utf-8")
