@@ -146,9 +146,7 @@ def test_a_run_writes_a_record_from_which_the_pages_are_made(
     assert page.count("100.0") >= 2 and "not measured yet" in page and record["processor"] in page
 
 
-def test_models_of_several_seeds_predict_together(
-    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_of_several_seeds_predict_together(script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = stand_in(script, monkeypatch)
     place = script.results_run.run(experiment_named(script, "g2p-eng-us"), data=data, out=tmp_path / "out", seed=4)
     assert [word for words in commands[:3] for word in words if word.startswith("seed=")] == ["seed=4", "seed=5", "seed=6"]

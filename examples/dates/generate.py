@@ -133,7 +133,7 @@ def part_of(token: str, date: datetime.date, locale: str) -> Part:
 def ordinal(day: int, locale: str) -> str:
     """5 -> `5th`; French, Italian, Spanish and Portuguese count only the first of the month."""
     if locale.startswith("en"):
-        return f"{day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10 if day not in (11, 12, 13) else 0, 'th')}"
+        return f"{day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10 if day not in (11, 12, 13) else 0, 'th') }"
     if day == 1:
         return {"fr": "1er", "it": "1º", "es": "1º", "pt": "1º"}.get(locale, "1")
     return str(day)

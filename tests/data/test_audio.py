@@ -173,18 +173,20 @@ def corpus(folder: Path, *, broken: bool) -> DataConfig:
     lines = [json.dumps({"audio": name, "text": "ab" * (1 + number)}) for number, name in enumerate(names)]
     (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
     part = {"path": folder / "train.jsonl", "source": "audio", "target": "text", "media": folder / "all.tar"}
-    return DataConfig.model_validate({
-        "train": part,
-        "valid": part,
-        "source_codec": CONFIG.model_dump() | VARIED,
-        "target_codec": {"kind": "characters"},
-        "errors": "tolerant" if broken else "strict",
-        "max_source_tokens": 90,
-        "max_target_tokens": 20,
-        "max_tokens_per_batch": 200,
-        "cache_dir": folder / "cache",
-        "workers": 1,
-    })
+    return DataConfig.model_validate(
+        {
+            "train": part,
+            "valid": part,
+            "source_codec": CONFIG.model_dump() | VARIED,
+            "target_codec": {"kind": "characters"},
+            "errors": "tolerant" if broken else "strict",
+            "max_source_tokens": 90,
+            "max_target_tokens": 20,
+            "max_tokens_per_batch": 200,
+            "cache_dir": folder / "cache",
+            "workers": 1,
+        }
+    )
 
 
 def test_from_a_manifest_to_batches(tmp_path: Path) -> None:

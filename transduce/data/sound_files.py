@@ -26,9 +26,7 @@ SLACK_SECONDS = 0.1  # how far a part may go on behind the end of its file: mani
 SEEK_FROM_SECONDS = 30.0  # a part that begins before is reached by decoding from the start, which is exact in every container
 PREROLL_SECONDS = 0.5  # decoded and thrown away before a part, so that lossy codecs have settled
 # The containers that FFmpeg may open. Playlists (hls, concat, dash, sdp) are not among them: they name other files and addresses.
-CONTAINERS = (
-    "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,flv,gsm,loas,m4a,matroska,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,voc,w64,wav,webm,wv"
-)
+CONTAINERS = "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,flv,gsm,loas,m4a,matroska,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,voc,w64,wav,webm,wv"
 UNMEASURED = {"aac", "mp3", "loas", "ac3", "eac3", "amr"}  # raw streams, whose length FFmpeg guesses from the bit rate
 
 

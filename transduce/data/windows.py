@@ -138,9 +138,7 @@ def _window(values: NDArray[np.float32], observed: int, line: int) -> Window:
     return Window(Track(source), Track(values[observed:], anchor_of(source)), line)
 
 
-def _stretches(
-    steps: list[Step], config: WindowsConfig, *, entry: CorpusReport, path: Path
-) -> Iterator[tuple[NDArray[np.float32], int]]:
+def _stretches(steps: list[Step], config: WindowsConfig, *, entry: CorpusReport, path: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Values (T, C) at equal steps without gaps, and the line where each begins."""
     rows: list[NDArray[np.float32]] = []
     line = steps[0].line

@@ -256,9 +256,7 @@ class SelfAttention(nn.Module):
         queries, keys, values = self.split(inputs, rotation)
         return self.output(self.attend(queries, keys, values, bias=bias)[0])  # type: ignore[no-any-return]
 
-    def step(
-        self, inputs: Tensor, *, cache: KeyValueCache, layer: int, bias: Tensor | None, rotation: Rotation | None = None
-    ) -> Tensor:
+    def step(self, inputs: Tensor, *, cache: KeyValueCache, layer: int, bias: Tensor | None, rotation: Rotation | None = None) -> Tensor:
         """The newest position of N hypotheses, (N, 1, D) -> (N, 1, D); the bias broadcasts to (N, H, 1, t + 1)."""
         queries, keys, values = self.split(inputs, rotation)
         keys, values = cache.write(layer, keys, values)

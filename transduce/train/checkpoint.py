@@ -215,9 +215,7 @@ def load_checkpoint(folder: Path) -> Restored:
     return Restored(weights, predicting if averaged else None, read_tensors(folder / OPTIMIZER), state, metrics)
 
 
-def _fill_model(
-    folder: Path, model: Seq2Seq, *, config: RunConfig, codecs: tuple[Codec, Codec], metrics: Mapping[str, object]
-) -> None:
+def _fill_model(folder: Path, model: Seq2Seq, *, config: RunConfig, codecs: tuple[Codec, Codec], metrics: Mapping[str, object]) -> None:
     (folder / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
     write_tensors(folder / MODEL, own_tensors(model))
     for name, codec in zip(("source", "target"), codecs, strict=True):
