@@ -313,7 +313,7 @@ def test_ids_are_stored_small(tmp_path):
     assert store.source.data.dtype == np.uint16
     assert store.source.widths.dtype == np.int32
     assert len(store) == 200
-    assert store.source.widths.tolist() == [len(store.source.row(number)) + 1 for number in range(200)]
+    assert store.source.widths.tolist() == [len(row) + 1 for row in store.source.rows(np.arange(200))]
     assert store.target_widths.sum() == len(store.target.data) + 200
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -56,10 +57,16 @@ class Batch:
 
 def pad_tokens(rows: Sequence[np.ndarray], *, eos_id: int | None, pad_id: int) -> Padded:
     """Put integer rows into one (B, S) tensor, each closed by `eos_id` (None closes nothing), padded with `pad_id`."""
-    end = np.array([] if eos_id is None else [eos_id], dtype=np.int64)
-    closed = [np.concatenate([row, end]).astype(np.int64) for row in rows]
-    lengths = np.array([len(row) for row in closed], dtype=np.int64)
-    data = np.full((len(rows), int(lengths.max(initial=1))), pad_id, dtype=np.int64)
-    for target, row in zip(data, closed, strict=True):
-        target[: len(row)] = row
-    return Padded(torch.from_numpy(data), torch.from_numpy(lengths))
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    closed = lengths + (eos_id is not None)
+    data = np.full((len(rows), int(closed.max(initial=1))), pad_id, dtype=np.int64)
+    if len(rows):
+        data[real_places(lengths, data.shape[1])] = np.concatenate(rows)
+    if eos_id is not None:
+        data[np.arange(len(rows)), lengths] = eos_id
+    return Padded(torch.from_numpy(data), torch.from_numpy(closed))
+
+
+def real_places(lengths: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    """(B,) -> (B, width), True where a row of that length has something: what `concatenate` fills in order."""
+    return np.asarray(np.arange(width) < lengths[:, None])

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from transduce.data.batch import Padded
+from transduce.data.batch import Padded, real_places
 from transduce.data.report import Lossless
 from transduce.data.symbols import digest_of, write_codec
 from transduce.data.values import BadValueError, Row, Track, attempt
@@ -162,11 +162,10 @@ class FramesCodec:
 
     def collate(self, rows: Sequence[NDArray[Any]], keys: NDArray[np.uint64] | None) -> Padded:
         """(B, T, C) zeros behind each track's end; with keys each example is turned, mirrored and scaled as the settings say."""
-        frames = [row.reshape(-1, len(self.scale)) for row in rows]
-        lengths = np.array([len(frame) for frame in frames], dtype=np.int64)
-        data = np.zeros((len(rows), int(lengths.max(initial=1)), len(self.scale)), dtype=np.float32)
-        for place, frame in zip(data, frames, strict=True):
-            place[: len(frame)] = frame
+        size = len(self.scale)
+        lengths = np.array([len(row) for row in rows], dtype=np.int64) // size
+        data = np.zeros((len(rows), int(lengths.max(initial=1)), size), dtype=np.float32)
+        data[real_places(lengths, data.shape[1])] = np.concatenate(rows).reshape(-1, size)
         if keys is not None:
             self._vary(data, keys)
         return Padded(torch.from_numpy(data), torch.from_numpy(lengths), None if keys is None else torch.from_numpy(keys.view(np.int64)))

@@ -180,13 +180,13 @@ class Loader:
     def gather(self, rows: Rows, epoch: int = 0) -> Batch:
         """The examples numbered `rows` (B,) as a batch of that epoch. Raises DataError for a media file that has become unreadable."""
         owners = np.searchsorted(self._firsts, rows, side="right") - 1
-        places = [(self.stores[owner], int(row - self._firsts[owner])) for owner, row in zip(owners, rows, strict=True)]
-        counts = [len(store.targets(number)) for store, number in places]
+        found = [iter(store.examples(rows[owners == owner] - self._firsts[owner])) for owner, store in enumerate(self.stores)]
+        examples = [next(found[owner]) for owner in owners.tolist()]
+        counts = [len(targets) for _, targets in examples]
         keys = None if self._seed is None else example_keys(rows, seed=self._seed, epoch=epoch)
-        targets = [store.target.row(at) for store, number in places for at in store.targets(number)]
         try:
-            source = self._codecs[0].collate([store.source.row(number) for store, number in places], keys)
-            target = self._codecs[1].collate(targets, None if keys is None else keys.repeat(counts))
+            source = self._codecs[0].collate([source for source, _ in examples], keys)
+            target = self._codecs[1].collate([target for _, targets in examples for target in targets], None if keys is None else keys.repeat(counts))
         except BadValueError as problem:
             raise DataError(f"{problem} (data.errors: tolerant reads every file before training and leaves such examples out)") from None
         several = None if max(counts, default=1) == 1 else torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts))

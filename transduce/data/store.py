@@ -58,9 +58,10 @@ class RowArrays:
     def __len__(self) -> int:
         return len(self.widths)
 
-    def row(self, number: int) -> NDArray[Any]:
-        """The stored row, 1-D."""
-        return self.data[self.offsets[number] : self.offsets[number + 1]]
+    def rows(self, numbers: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """The stored rows of these numbers, 1-D each."""
+        starts, ends = self.offsets[numbers].tolist(), self.offsets[numbers + 1].tolist()
+        return [self.data[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,13 @@ class PairStore:
     def __len__(self) -> int:
         return len(self.source)
 
-    def targets(self, number: int) -> range:
-        """The numbers of a source's targets."""
-        return range(number, number + 1) if self.firsts is None else range(int(self.firsts[number]), int(self.firsts[number + 1]))
+    def examples(self, numbers: NDArray[np.int64]) -> list[tuple[NDArray[Any], list[NDArray[Any]]]]:
+        """The rows of these sources, each with those of its targets."""
+        sources = self.source.rows(numbers)
+        if self.firsts is None:
+            return [(source, [target]) for source, target in zip(sources, self.target.rows(numbers), strict=True)]
+        spans = zip(self.firsts[numbers].tolist(), self.firsts[numbers + 1].tolist(), strict=True)
+        return [(source, self.target.rows(np.arange(start, end))) for source, (start, end) in zip(sources, spans, strict=True)]
 
     @property
     def target_widths(self) -> NDArray[np.int32]:
