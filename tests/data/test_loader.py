@@ -244,7 +244,7 @@ def test_changed_content_is_seen_even_with_the_old_size_and_time(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"train ", b"niart "))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     data = prepare(config, seed=1)
-    assert data.source_codec.decode(data.train.stores[0].source.row(0).tolist()).startswith("niart")
+    assert data.source_codec.decode(data.train.stores[0].source.rows(np.array([0]))[0].tolist()).startswith("niart")
 
 
 def test_gz_content_is_not_mistaken_for_plain(tmp_path):
@@ -252,7 +252,7 @@ def test_gz_content_is_not_mistaken_for_plain(tmp_path):
     packed.write_bytes(gzip.compress("".join(f"zip {number}\n" for number in range(5)).encode()))
     parts = {"source": str(packed), "target": write(tmp_path / "g.tgt", [str(number) for number in range(5)])}
     data = prepare(settings(tmp_path, train=parts), seed=1)
-    assert data.source_codec.decode(data.train.stores[0].source.row(4).tolist()) == "zip 4"
+    assert data.source_codec.decode(data.train.stores[0].source.rows(np.array([4]))[0].tolist()) == "zip 4"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "meta", "manifest", "gone"])

@@ -183,10 +183,12 @@ class Loader:
         found = [iter(store.examples(rows[owners == owner] - self._firsts[owner])) for owner, store in enumerate(self.stores)]
         examples = [next(found[owner]) for owner in owners.tolist()]
         counts = [len(targets) for _, targets in examples]
+        sources = [source for source, _ in examples]
+        targets = [target for _, several in examples for target in several]
         keys = None if self._seed is None else example_keys(rows, seed=self._seed, epoch=epoch)
         try:
-            source = self._codecs[0].collate([source for source, _ in examples], keys)
-            target = self._codecs[1].collate([target for _, targets in examples for target in targets], None if keys is None else keys.repeat(counts))
+            source = self._codecs[0].collate(sources, keys)
+            target = self._codecs[1].collate(targets, None if keys is None else keys.repeat(counts))
         except BadValueError as problem:
             raise DataError(f"{problem} (data.errors: tolerant reads every file before training and leaves such examples out)") from None
         several = None if max(counts, default=1) == 1 else torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts))
