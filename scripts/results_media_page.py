@@ -11,6 +11,7 @@ from results_run import MISSING, Records
 
 SPEECH_ROWS = (
     ("an4-las", "AN4, listen-attend-spell: pyramid of LSTMs, location-aware attention, CTC"),
+    ("an4-las-no-ctc", "AN4, listen-attend-spell, trained and searched without CTC"),
     ("an4-transformer", "AN4, Transformer, CTC"),
     ("an4-conformer", "AN4, Conformer, CTC"),
     ("fsdd", "Spoken digits (FSDD), Conformer, CTC"),
@@ -36,7 +37,8 @@ BPE; a DeepSpeech2-like CTC model 9.6 %. FSDD: takes 0 to 2 of each digit and sp
 """
 CTC = """### The effect of CTC
 
-The same models, searched with the decoder alone, with both (0.4 of the score from CTC, as above), and with the CTC layer alone (WER %).
+In training: the row of listen-attend-spell without CTC above has the same minutes, seed and settings as the one with it. In search: the
+same models, searched with the decoder alone, with both (0.4 of the score from CTC, as above), and with the CTC layer alone (WER %).
 
 | model | val: decoder | both | CTC | test: decoder | both | CTC |
 |---|---|---|---|---|---|---|
@@ -52,7 +54,7 @@ CAPTIONS = """## Captions
 
 Flickr8k at 128 x 128 pixels, 6,000 photographs, everything learned from scratch; 500 test photographs, five references each. CIDEr-D in
 percent. "With other pictures" is the control: CIDEr-D of the same model, shown the photograph that stands half the set away. Copied: the
-share of captions that stand word for word in the training data. The rows were not trained equally long.
+share of captions that stand word for word in the training data.
 
 | model | BLEU-1 | BLEU-4 | ROUGE-L | CIDEr-D | with other pictures | different captions | copied | training | machine |
 |---|---|---|---|---|---|---|---|---|---|
