@@ -20,7 +20,7 @@ from transduce.data.report import Lossless
 from transduce.data.symbols import digest_of, write_codec
 from transduce.data.values import BadValueError, Row, Track, attempt
 from transduce.data.windows import anchor_of
-from transduce.draws import uniform
+from transduce.draws import uniforms
 from transduce.errors import ConfigError, DataError
 from transduce.model.frontends import Steps
 from transduce.settings import Settings
@@ -172,7 +172,7 @@ class FramesCodec:
 
     def _vary(self, data: Frames, keys: NDArray[np.uint64]) -> None:
         """Random changes in place. Both ends of an example have the same key, so they are changed alike."""
-        angle, side, size = (uniform(torch.from_numpy(keys.view(np.int64)), stream).numpy() for stream in range(3))
+        angle, side, size = uniforms(torch.from_numpy(keys.view(np.int64)), range(3)).numpy()
         if self.config.random_rotation:
             cos, sin = np.cos(2 * np.pi * angle)[:, None], np.sin(2 * np.pi * angle)[:, None]
             x, y = data[:, :, 0].copy(), data[:, :, 1].copy()
