@@ -1,13 +1,16 @@
 """The Predictor: one typed answer per source, in order, whatever the batches were."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import transduce.predict as predict_module
 from transduce.config import parse_config
 from transduce.data.text import CharactersConfig, WordsConfig, fit_text_codec
 from transduce.data.tokens import TextCodec
@@ -258,3 +261,24 @@ def test_predictions_are_values() -> None:
     assert replace(prediction, text="x").text == "x"
     with pytest.raises(AttributeError):
         prediction.text = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [SEARCH, SearchConfig(max_length=9), SearchConfig(num_best=2, max_length=9, sampling=SamplingConfig(seed=3))],
+    ids=["beam", "greedy", "sampling"],
+)
+def test_several_processes_answer_as_one_does(ready: Predictor, search: SearchConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = TEXTS * 6
+    alone = ready.predict(texts, search=search)
+    monkeypatch.setattr(predict_module, "can_fork", lambda: True)  # the test runner has threads of its own
+    monkeypatch.setattr(ready, "_search", partial(_searched_elsewhere, ready._search, os.getpid()))
+    ready.workers = 2
+    together = ready.predict(texts, search=search)
+    assert essence(together) == essence(alone)
+    assert [prediction.flags for prediction in together] == [prediction.flags for prediction in alone]
+
+
+def _searched_elsewhere(own: Callable[..., object], process: int, *words: object, **names: object) -> object:
+    assert os.getpid() != process, "searched in this process"
+    return own(*words, **names)

@@ -67,3 +67,9 @@ class ExportError(TransduceError):
     """A model cannot be written for another engine, or an export is missing, damaged or of another model."""
 
     exit_code = EXIT_USAGE
+
+
+class WorkerError(TransduceError):
+    """A process that searched for this one was ended from outside, as the system does when memory runs out."""
+
+    exit_code = EXIT_IO

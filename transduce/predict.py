@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from transduce.data.batch import Batch, Padded, pad_tokens
+from transduce.data.batch import Batch, pad_tokens
 from transduce.data.codec import Codec, as_text_codec
 from transduce.data.loader import DataConfig
 from transduce.data.tokens import TextCodec
 from transduce.data.values import Value, shown
-from transduce.decode.batches import plan_batches
+from transduce.decode.batches import plan_batches, plan_shares
 from transduce.decode.ctc import model_scorer
 from transduce.decode.ctc_only import ctc_search
 from transduce.decode.forced import forced_log_probabilities
@@ -28,8 +28,9 @@ from transduce.decode.fusion import FusedScorer, LanguageModel
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import EnsembleScorer, Scorer
 from transduce.decode.search import SearchConfig, search
-from transduce.engines import EngineChoice, EngineName, nothing
+from transduce.engines import Engine, EngineChoice, EngineName, nothing
 from transduce.errors import ConfigError, DataError
+from transduce.forked import can_fork, forked
 from transduce.model.int8 import int8_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.predictions import Alternative, ForcedScore, Prediction
@@ -43,6 +44,7 @@ __all__ = ["Alternative", "ForcedScore", "Prediction", "Predictor"]
 
 TARGET_TOO_LONG = "target_too_long"
 STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
+FEWEST_TO_SHARE = 16  # sources for each worker process: fewer are searched sooner than the processes start
 FORCED_TOKENS = 4096  # padded target tokens that forced scoring feeds at once
 
 
@@ -50,6 +52,7 @@ class Predictor:
     """One model, or several that share the target codec, ready to predict. Models are put into evaluation mode while in use.
 
     language_model: takes part in search where `search.language_weight` is not 0 (shallow fusion); None = there is none.
+    workers: processes that search with torch at once where there are sources enough, one thread each; 1 = this one alone, with its threads.
     choice: what searches, torch unless `load` found an export. left_to_torch: sources so far that another engine had to leave to torch.
     """
 
@@ -71,6 +74,7 @@ class Predictor:
         self.data = data
         self.precision = "fp32"
         """What products are computed in, and why; for people."""
+        self.workers = 1
         self.choice = EngineChoice()
         self.left_to_torch = 0
 
@@ -221,22 +225,12 @@ class Predictor:
         """One prediction per source of a stretch. starts: ids that each output must begin with. report: called with how many are done."""
         config = search or self.search
         results = [self._empty(encoded, number) for number in range(len(encoded.values))]
-        numbers = encoded.searchable()
-        rows_each = config.beam_size if config.sampling is None else config.num_best
-        plan = plan_batches([encoded.lengths[number] for number in numbers], budget=config.batch_tokens, rows_each=rows_each)
-        done = len(results) - len(numbers)
-        batches = [[numbers[place] for place in places] for places in plan]
         weighed = bool(self.language_weight(config))
         engine, _ = self.choice.pick(config, prefixes=any(starts or ()), attention=with_attention, language_model=weighed)
-        given = nothing(batches) if engine is None else engine.search(encoded, batches, config, ceiling=self.ceilings.target)
+        done = len(results) - len(encoded.searchable())
         with evaluation(self.members):
-            for batch, answers in zip(batches, given, strict=True):
-                left = [number for number, answer in zip(batch, answers, strict=True) if answer is None]
-                sources = encoded.padded(left, self._device()) if left else []
-                own = iter(self._search(encoded, left, sources, config=config, starts=starts))
-                found = [next(own) if answer is None else [answer] for answer in answers]
-                self.left_to_torch += 0 if engine is None else len(left)
-                attention = self._attend(sources[0], found) if with_attention else [None] * len(batch)
+            for batch, found in self._found(encoded, engine, config=config, starts=starts):
+                attention = self._attend(encoded, batch, found) if with_attention else [None] * len(batch)
                 for number, hypotheses, weights in zip(batch, found, attention, strict=True):
                     entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
                     results[number] = self._prediction(encoded, number, entries, attention=weights)
@@ -244,6 +238,32 @@ class Predictor:
                 if report is not None:
                     report(done)
         return results
+
+    def _found(
+        self, encoded: Readings, engine: Engine | None, *, config: SearchConfig, starts: Sequence[list[int]] | None
+    ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
+        """Batches of source numbers with what was found for each source, by torch alone or by an engine that may leave some to torch."""
+        numbers = encoded.searchable()
+        rows_each = config.beam_size if config.sampling is None else config.num_best
+        shared = engine is None and len(numbers) >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
+        workers = self.workers if shared else 1
+        lengths = [encoded.lengths[number] for number in numbers]
+        plans = plan_shares(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=workers)
+        shares = [[[numbers[place] for place in places] for places in plan] for plan in plans]
+
+        def by_torch(batch: list[int]) -> list[list[Hypothesis]]:
+            return self._search(encoded, batch, config=config, starts=starts)
+
+        if workers > 1:
+            yield from forked(by_torch, shares)
+            return
+        batches = [batch for share in shares for batch in share]
+        given = nothing(batches) if engine is None else engine.search(encoded, batches, config, ceiling=self.ceilings.target)
+        for batch, answers in zip(batches, given, strict=True):
+            left = [number for number, answer in zip(batch, answers, strict=True) if answer is None]
+            own = iter(by_torch(left))
+            self.left_to_torch += 0 if engine is None else len(left)
+            yield batch, [next(own) if answer is None else [answer] for answer in answers]
 
     def _score(self, encoded: Readings, rows: Sequence[np.ndarray]) -> list[ForcedScore]:
         flags = [
@@ -282,14 +302,14 @@ class Predictor:
         self,
         encoded: Readings,
         batch: Sequence[int],
-        sources: Sequence[Padded],
         *,
         config: SearchConfig,
         starts: Sequence[list[int]] | None,
     ) -> list[list[Hypothesis]]:
-        """What torch finds for the sources numbered `batch`, padded as each member reads them."""
+        """What torch finds for the sources numbered `batch`."""
         if not batch:
             return []
+        sources = encoded.padded(batch, self._device())
         ceiling = self.ceilings.target
         prefixes = None if starts is None else [starts[number] for number in batch]
         keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
@@ -312,9 +332,9 @@ class Predictor:
         """The weight of the language model in a search, 0 where there is none."""
         return 0.0 if self.language_model is None else config.language_weight
 
-    def _attend(self, source: Padded, found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
+    def _attend(self, encoded: Readings, batch: Sequence[int], found: list[list[Hypothesis]]) -> list[np.ndarray | None]:
         """Attention of the best outputs, read off the first model with the output as given target."""
-        vocabulary = self.target_codec.vocabulary
+        source, vocabulary = encoded.padded(batch, self._device())[0], self.target_codec.vocabulary
         rows = [np.asarray(hypotheses[0].tokens, dtype=np.int64) for hypotheses in found]
         target = pad_tokens(rows, eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id).to(self._device())
         with torch.inference_mode():

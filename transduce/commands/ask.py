@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import torch
+
 from transduce.config import change_search, load_config
 from transduce.data.codec import load_codec
 from transduce.decode.search import SearchConfig
@@ -52,7 +54,7 @@ def load_predictor(
     if weighs is not None and language_model is None:
         raise ConfigError(f"{weighs}: there is no language model to weigh, name one with --language-model MODEL")
     how = running or Running()
-    return Predictor.load(
+    predictor = Predictor.load(
         list(models),
         language_model=language_model,
         threads=threads,
@@ -60,6 +62,8 @@ def load_predictor(
         engine=engine_name(how.engine),
         probabilities=how.probabilities,
     )
+    predictor.workers = torch.get_num_threads()
+    return predictor
 
 
 def usual_metrics(model: Path) -> list[str]:
