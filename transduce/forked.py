@@ -81,7 +81,9 @@ class _Worker(Generic[ArgumentT, ResultT]):
         self._process.join()
 
 
-def _answer(work: Callable[[ArgumentT], ResultT], share: Sequence[ArgumentT], sending: Connection, foreign: Sequence[Connection]) -> None:
+def _answer(
+    work: Callable[[ArgumentT], ResultT], share: Sequence[ArgumentT], *, sending: Connection, foreign: Sequence[Connection]
+) -> None:
     """What a copy does: work, send, end. It ends too when nobody reads any more, because its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C as well, and stops this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
