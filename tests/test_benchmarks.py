@@ -250,3 +250,29 @@ def test_an_unknown_peer_is_refused_and_a_missing_one_tells_its_command(
     assert stop.value.code == 2
     with pytest.raises(FileNotFoundError, match=r"python benchmarks/peers\.py --folder .* eole"):
         peers.python_of(tmp_path, "eole")
+
+
+def test_time_to_quality(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--quick", "--data", str(data), "--folder", str(tmp_path / "work"), "--peers", str(tmp_path / "none")]
+    assert run_main(load("time_to_quality"), [*words, "--json", str(tmp_path / "t.json")], monkeypatch) == 0
+    told = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    assert list(told["sides"]) == ["transduce"]
+    assert "0.04" in told["sides"]["transduce"]["bleu"]
+
+
+def test_the_time_to_a_score_lies_on_the_line_between_two_measurements(load: Load) -> None:
+    module = load("time_to_quality")
+    assert module.minutes_to({5.0: 10.0, 10.0: 30.0, 15.0: 40.0}, 35.0) == 12.5
+    assert module.minutes_to({5.0: 40.0}, 35.0) == 5.0 * 35 / 40
+    assert module.minutes_to({5.0: 10.0, 10.0: 30.0}, 35.0) == math.inf
+    rows = module.table({"transduce": {5.0: 35.0}, "other": {5.0: 20.0, 10.0: 35.0}}, [5.0, 10.0], goal=35.0)
+    assert rows == [["transduce", 35.0, None, 5.0, 1.0], ["other", 20.0, 35.0, 10.0, 0.5]]
+
+
+def test_the_newest_checkpoint_of_each_time_is_its_model(load: Load, tmp_path: Path) -> None:
+    for step, minutes in ((2, 1.0), (4, 2.0), (6, 5.01)):
+        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text(json.dumps({"minutes": minutes}), encoding="utf-8")
+    found = load("time_to_quality").newest_models(tmp_path, [0.5, 2.5, 5.0])
+    assert {minute: folder.name for minute, folder in found.items()} == {2.5: "step-00000004", 5.0: "step-00000006"}
