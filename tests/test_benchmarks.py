@@ -276,3 +276,26 @@ def test_the_newest_checkpoint_of_each_time_is_its_model(load: Load, tmp_path: P
         (folder / "state.json").write_text(json.dumps({"minutes": minutes}), encoding="utf-8")
     found = load("time_to_quality").newest_models(tmp_path, [0.5, 2.5, 5.0])
     assert {minute: folder.name for minute, folder in found.items()} == {2.5: "step-00000004", 5.0: "step-00000006"}
+
+
+def test_scaling(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaling = load("scaling")
+    monkeypatch.setattr(scaling, "QUICK_LENGTHS", (6,))
+    words = ["--quick", "--threads", "1", "--folder", str(tmp_path / "work"), "--json", str(tmp_path / "s.json")]
+    assert run_main(scaling, words, monkeypatch) == 0
+    told = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    (length,), (pairs,) = told["lengths"], told["pairs"]
+    assert length["length"] == 6 and length["target_tokens"] >= 6 and length["train"]["tokens_per_second"] > 0
+    assert {beam: figures["tokens"] / 7 for beam, figures in length["search"]["beams"].items()} == {
+        "1": 17,
+        "5": 17,
+    }  # 6 and the end, 17 times
+    assert pairs["pairs"] == 200 and pairs["train"]["steps"] == 4
+
+
+@pytest.mark.parametrize("length", [3, 40])
+def test_sentences_have_the_length_that_is_measured(load: Load, tmp_path: Path, length: int) -> None:
+    load("scaling").write_sentences(tmp_path, length, count=20)
+    lines = {path.name: path.read_text(encoding="utf-8").splitlines() for path in tmp_path.iterdir()}
+    assert {len(line.split()) for texts in lines.values() for line in texts} == {length}
+    assert len(lines["train.en"]) == len(lines["train.de"]) == 20 and len(lines["test_2016_flickr.en"]) == 8

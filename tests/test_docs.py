@@ -51,6 +51,7 @@ NOT_RUN = {
             "python benchmarks/train_speed.py --model lstm --json train_speed_lstm.json",
             "python benchmarks/search_speed.py --json search_speed.json",
             "python benchmarks/time_to_quality.py --json time_to_quality.json",
+            "python benchmarks/scaling.py --json scaling.json",
             "python benchmarks/step_profile.py --json step_profile.json",
             "python benchmarks/step_profile.py transformer-small rnn-luong --set data.max_tokens_per_batch=4096",
             "python benchmarks/step_profile.py en-de.yaml",
