@@ -265,3 +265,10 @@ def test_check_looks_at_the_machine(call: Call, monkeypatch: pytest.MonkeyPatch)
     assert code == 0 and all(part in printed for part in ("torch 2", "precision:", "threads:", "memory:", "disk:"))
     monkeypatch.setattr("transduce.commands.check.EXTRAS", {"plot": (("matplotlib", "no_such_module"),)})
     assert "pip install 'transduce[plot]'" in call("check")[1]
+
+
+@pytest.mark.parametrize("chosen", [None, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_waiting_threads_fall_asleep_soon_unless_the_user_has_chosen(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {} if chosen is None else {chosen: "active"})
+    cli.rest_soon()
+    assert os.environ == ({"GOMP_SPINCOUNT": cli.SPINS} if chosen is None else {chosen: "active"})

@@ -17,6 +17,9 @@ from typer.core import TyperGroup
 from transduce import __version__
 from transduce.errors import EXIT_INTERNAL, EXIT_IO, EXIT_OK, TransduceError
 
+SPINS = "10000"
+"""Turns that a thread of GNU OpenMP waits awake; its own default is 300,000."""
+
 TRACEBACK_VARIABLE = "TRANSDUCE_TRACEBACK"
 
 
@@ -270,11 +273,22 @@ def check() -> None:
     print_check()
 
 
+def rest_soon() -> None:
+    """Threads that wait for each other fall asleep after some ten microseconds, instead of milliseconds, unless the user has chosen.
+
+    Where another process has one of the cores, waiting threads otherwise hold the one that the thread they wait for needs (measured:
+    docs/performance.md). GNU OpenMP reads this once, so it must be set before torch is imported.
+    """
+    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
 def main() -> None:
     """Run the command line and leave with the exit code of `transduce.errors`. Output is UTF-8 whatever the locale says."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    rest_soon()
     try:
         app()
     except TransduceError as error:
