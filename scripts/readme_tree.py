@@ -19,7 +19,7 @@ START, END = "<!-- tree: written by scripts/readme_tree.py -->", "<!-- end of tr
 WIDTH = 132
 # Folders in reading order, and what is read first inside them; the other files of a folder follow by name (in README.md some to a line).
 ORDER: dict[str, tuple[str, ...]] = {
-    "": ("errors", "settings", "config", "cli", "predict", "evaluate", "forecast", "transcribe", "pictures"),
+    "": ("errors", "settings", "config", "cli", "predict", "evaluate", "forecast", "transcribe", "distill", "pictures"),
     "data": (
         *("examples", "values", "report", "codec", "text", "subwords", "media", "audio", "image", "frames"),
         *("tables", "windows"),

@@ -227,7 +227,16 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
-SMALLER = ["rnn-bahdanau", "rnn-fixed", "rnn-luong", "transformer-base", "transformer-small", "transformer-tiny"]
+SMALLER = [
+    "rnn-bahdanau",
+    "rnn-fixed",
+    "rnn-luong",
+    "student-small",
+    "student-tiny",
+    "transformer-base",
+    "transformer-small",
+    "transformer-tiny",
+]
 CAPTIONS = ["caption-show-tell", "caption-attend", "caption-transformer"]
 LANGUAGE = ["lm-lstm", "lm-transformer"]
 

@@ -25,7 +25,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
     *("quickstart", "data", "language", "tracks", "speech", "captions", "architectures", "search", "training"),
-    *("performance", "benchmarks", "export", "api"),
+    *("performance", "benchmarks", "export", "students", "api"),
 )
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 NOT_RUN = {
@@ -132,6 +132,19 @@ model:
 train: {max_steps: 4, save_every_steps: 2}
 search: {max_length: 9}
 """
+STUDENT = """
+preset: student-tiny
+run_dir: runs/student
+data:
+  train: {path: distilled.jsonl}
+  valid: {source: val.en, target: val.de}
+  target_codec: {kind: stored, path: runs/en-de}
+model:
+  embedding_size: 16
+  encoder: {layers: 1, width: 16, heads: 2, feed_forward: 16}
+  decoder: {width: 16, heads: 2, feed_forward: 16}
+train: {max_steps: 4, save_every_steps: 2}
+"""
 WORDS = {"a": "Ein", "red": "roter", "dog": "Hund", "man": "Mann", "runs": "rennt"}
 TINY = """
 run_dir: runs/en-de
@@ -222,6 +235,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "transformer.yaml").write_text(TRANSFORMER, encoding="utf-8")
     (place / "speech.yaml").write_text(SPEECH, encoding="utf-8")
     (place / "language.yaml").write_text(LANGUAGE, encoding="utf-8")
+    (place / "student.yaml").write_text(STUDENT, encoding="utf-8")
     (place / "speech-lm.yaml").write_text(SPEECH_LANGUAGE, encoding="utf-8")
     write_recordings(place)
     write_pictures(place)

@@ -40,6 +40,7 @@ ALLOWED_ACROSS = {("model", "transduce.data.batch")}
 EXCEPTIONS = {
     "arguments transduce/cli.py predict": "one argument for each option of the verb: typer reads the signature",
     "arguments transduce/cli.py transcribe": "one argument for each option of the verb: typer reads the signature",
+    "arguments transduce/cli.py distill": "one argument for each option of the verb: typer reads the signature",
     "arguments transduce/cli.py evaluate": "one argument for each option of the verb: typer reads the signature",
     "positional transduce/model/recurrent_cells.py advance": "one step of a cell, the inner loop of every recurrence",
     "positional transduce/train/loss.py _add_product": "the operands of one fused product, in BLAS order",

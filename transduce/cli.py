@@ -235,6 +235,30 @@ def export(
     export_files(model, ExportOptions(export_format, output, source, target, threads))
 
 
+@app.command()
+def distill(
+    model: Model,
+    words: SearchWords = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="JSONL of pairs; goes on where it was stopped.")],
+    source: Annotated[list[Path] | None, typer.Option("--source", "-s", metavar="FILE", help="Lines. [the model's training data]")] = None,
+    closest: Annotated[bool, typer.Option("--closest", help="Of the beam, the answer most like the reference.")] = False,
+    beam: Beam = None,
+    ensemble: Ensemble = None,
+    threads: Threads = None,
+    precision: Precision = "auto",
+    engine: Engine = "auto",
+) -> None:
+    """Answer a model's training sources, to train a smaller one on the answers.
+
+    Presets student-small and student-tiny are for that.
+    """
+    from transduce.commands.distill import DistillOptions, distill_files
+
+    options = DistillOptions(output, source or (), closest, beam=beam, precision=precision, engine=engine)
+    distill_files([model, *(ensemble or [])], options, words=words or [], threads=threads)
+
+
 @app.command("config")
 def show_config(config: Config, words: Words = None) -> None:
     """Print the resolved configuration, documented."""

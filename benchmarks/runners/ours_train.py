@@ -15,7 +15,7 @@ from transduce.config import parse_config
 from transduce.train.events import SilentProgress, StepReport
 from transduce.train.loop import train
 
-TOLD = ("parameters", "precision", "threads", "allocator")
+TOLD = ("parameters", "precision", "threads", "processes", "allocator")
 
 
 class Spoken(SilentProgress):
@@ -74,12 +74,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--processes", type=int, help="that share a step (default: as `transduce train` chooses)")
     words = parser.parse_args()
     settings = {
         "max_steps": words.steps,
         "save_every_steps": words.steps,
         "log_every_steps": words.every,
         "precision": words.precision,
+        "processes": words.processes,
         "validation": {"metrics": [], "samples": 0},
     }
     with tempfile.TemporaryDirectory(dir=words.pairs) as folder:

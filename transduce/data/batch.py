@@ -31,6 +31,10 @@ class Padded:
         positions = torch.arange(self.data.shape[1], device=self.data.device)
         return positions[None, :] < self.lengths[:, None]
 
+    def select(self, rows: Tensor) -> "Padded":
+        """The rows of these numbers, padded as they were."""
+        return Padded(self.data[rows], self.lengths[rows], None if self.keys is None else self.keys[rows])
+
     def to(self, device: torch.device) -> "Padded":
         """The same rows on another device."""
         return Padded(self.data.to(device), self.lengths.to(device), None if self.keys is None else self.keys.to(device))
@@ -53,6 +57,14 @@ class Batch:
         """The same pairs on another device."""
         owners = None if self.owners is None else self.owners.to(device)
         return Batch(self.ids.to(device), self.source.to(device), self.target.to(device), owners)
+
+    def share(self, number: int, shares: int) -> "Batch":
+        """Every `shares`-th source from `number` on, with its targets: shares are alike in size, and together they are the batch."""
+        rows = torch.arange(number, len(self.ids), shares)
+        if self.owners is None:
+            return Batch(self.ids[rows], self.source.select(rows), self.target.select(rows))
+        targets = (self.owners % shares == number).nonzero().squeeze(1)
+        return Batch(self.ids[rows], self.source.select(rows), self.target.select(targets), self.owners[targets] // shares)
 
 
 def pad_tokens(rows: Sequence[np.ndarray], *, eos_id: int | None, pad_id: int) -> Padded:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from transduce.model.layers import Dropout
 from transduce.model.positions import Rotation, rotate
+from transduce.model.products import Linear
 
 FUSED_FROM_KEYS = 64
 """Keys from which torch's fused kernel is faster on a CPU than separate products, in float32, where there are many queries."""
@@ -234,8 +235,8 @@ class SelfAttention(nn.Module):
     def __init__(self, layout: HeadLayout, *, dropout: float) -> None:
         super().__init__()
         self.layout = layout
-        self.packed = nn.Linear(layout.width, layout.query_size + 2 * layout.key_size)
-        self.output = nn.Linear(layout.query_size, layout.width)
+        self.packed = Linear(layout.width, layout.query_size + 2 * layout.key_size)
+        self.output = Linear(layout.query_size, layout.width)
         self.attend = Attend(dropout)
         initialise_blocks(self.packed, (layout.query_size, layout.key_size, layout.key_size))
         initialise_blocks(self.output, (layout.width,))
@@ -273,7 +274,7 @@ class MemoryProjection(nn.Module):
     def __init__(self, memory_size: int, layout: HeadLayout, *, layers: int) -> None:
         super().__init__()
         self.layout = layout
-        self.linear = nn.Linear(memory_size, layers * 2 * layout.key_size)
+        self.linear = Linear(memory_size, layers * 2 * layout.key_size)
         initialise_blocks(self.linear, (layout.key_size,) * (2 * layers))
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -291,8 +292,8 @@ class CrossAttention(nn.Module):
     def __init__(self, input_size: int, layout: HeadLayout, *, dropout: float) -> None:
         super().__init__()
         self.layout = layout
-        self.queries = nn.Linear(input_size, layout.query_size)
-        self.output = nn.Linear(layout.query_size, layout.width)
+        self.queries = Linear(input_size, layout.query_size)
+        self.output = Linear(layout.query_size, layout.width)
         self.attend = Attend(dropout)
         initialise_blocks(self.queries, (layout.query_size,))
         initialise_blocks(self.output, (layout.width,))

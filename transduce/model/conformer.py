@@ -21,6 +21,7 @@ from transduce.model.depthwise import DepthwiseConvolution
 from transduce.model.interface import Encoder, Memory
 from transduce.model.layers import Activation, Dropout, NormKind, make_norm
 from transduce.model.positions import PositionKind, Rotation
+from transduce.model.products import Linear
 from transduce.model.stack import Residual, StackConfig, feed_forward, head_layout, lift, skipped
 from transduce.model.transformer import Positions, check_positions
 
@@ -118,10 +119,10 @@ class ConvolutionModule(nn.Module):
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         width = config.width
-        self.gated = nn.Linear(width, 2 * width)
+        self.gated = Linear(width, 2 * width)
         self.depthwise = DepthwiseConvolution(width, config.kernel_size)
         self.norm = make_norm(config.norm, width)
-        self.output = nn.Linear(width, width)
+        self.output = Linear(width, width)
         self.dropout = Dropout(config.activation_dropout)
         initialise_blocks(self.gated, (width, width))
         initialise_blocks(self.output, (width,))

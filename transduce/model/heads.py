@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce.errors import ConfigError
+from transduce.model.products import Linear
 
 
 class TokenHead(nn.Module):
@@ -15,7 +16,7 @@ class TokenHead(nn.Module):
     def __init__(self, input_size: int, vocabulary_size: int, *, tied: nn.Parameter | None) -> None:
         super().__init__()
         size = input_size if tied is None else tied.shape[1]
-        self.bridge: nn.Module = nn.Linear(input_size, size, bias=False) if size != input_size else nn.Identity()
+        self.bridge: nn.Module = Linear(input_size, size, bias=False) if size != input_size else nn.Identity()
         self.weight = nn.Parameter(torch.randn(vocabulary_size, size) * size**-0.5) if tied is None else tied
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
 
@@ -42,7 +43,7 @@ class CTCHead(nn.Module):
     def __init__(self, input_size: int, vocabulary_size: int, *, blank_id: int) -> None:
         super().__init__()
         self.blank_id = blank_id
-        self.linear = nn.Linear(input_size, vocabulary_size)
+        self.linear = Linear(input_size, vocabulary_size)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 

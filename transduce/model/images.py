@@ -18,6 +18,7 @@ from transduce.errors import CheckpointError, ConfigError
 from transduce.model.cnn import FIRST_STRIDE, GROUPS, CnnKind, ResNet, SmallCnn
 from transduce.model.frontends import Pixels
 from transduce.model.layers import Dropout
+from transduce.model.products import Linear
 from transduce.model.stack import check_heads
 from transduce.model.transformer import TransformerConfig
 from transduce.model.vit import PatchNetwork
@@ -106,7 +107,7 @@ class ImageFrontend(nn.Module):
         self.network = _network(config, pixels)
         self.num_extra = int(config.kind == "patches" and config.class_token)
         self.norm = nn.LayerNorm(self.network.output_size)
-        self.project = nn.Linear(self.network.output_size, output_size)
+        self.project = Linear(self.network.output_size, output_size)
         self.positions = nn.Parameter(torch.randn(1, pixels.grid**2 + self.num_extra, output_size) * 0.02)
         self.dropout = Dropout(dropout)
         self.register_buffer("mean", torch.tensor(pixels.mean).view(3, 1, 1), persistent=False)

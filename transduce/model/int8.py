@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce.model.heads import TokenHead, token_head
+from transduce.model.products import Linear
 from transduce.model.seq2seq import Seq2Seq
 
 LARGEST = 127.0
@@ -76,7 +77,7 @@ def int8_model(model: Seq2Seq) -> Seq2Seq:
     converted = copy.deepcopy(model, shared).eval()
     for part in (converted.encoder, converted.decoder):
         for name, module in list(part.named_modules()):
-            if type(module) is nn.Linear and module.weight.numel() >= FEWEST_WEIGHTS:
+            if type(module) is Linear and module.weight.numel() >= FEWEST_WEIGHTS:
                 part.set_submodule(name, Int8Linear(module))
     converted.head = Int8TokenHead(token_head(converted.head))
     return converted

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from transduce.model.products import Linear
+
 NormKind = Literal["layer_norm", "rms_norm"]
 Activation = Literal["relu", "gelu", "swish", "swiglu"]
 
@@ -78,8 +80,8 @@ class FeedForward(nn.Module):
     def __init__(self, size: int, inner_size: int, *, activation: Activation, dropout: float) -> None:
         super().__init__()
         self.activation = activation
-        self.inner = nn.Linear(size, inner_size * (2 if activation == "swiglu" else 1))
-        self.outer = nn.Linear(inner_size, size)
+        self.inner = Linear(size, inner_size * (2 if activation == "swiglu" else 1))
+        self.outer = Linear(inner_size, size)
         self.dropout = Dropout(dropout)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from transduce.model.interface import Memory
 from transduce.model.layers import Dropout
+from transduce.model.products import Linear
 from transduce.model.recurrent_attention import Reader, RecurrentAttention, for_rows, mix, padding_scores
 from transduce.model.shared_products import Shared
 
@@ -29,8 +30,8 @@ class LocationAttention(RecurrentAttention):
     def __init__(self, query_size: int, memory_size: int, *, size: int, filters: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.context_size = memory_size
-        self.query = nn.Linear(query_size, size, bias=False)
-        self.key = nn.Linear(memory_size, size)
+        self.query = Linear(query_size, size, bias=False)
+        self.key = Linear(memory_size, size)
         self.filters = nn.Parameter(torch.empty(filters, 1, kernel).uniform_(-(kernel**-0.5), kernel**-0.5))
         self.place = nn.Parameter(torch.empty(filters, size))
         self.energy = nn.Parameter(torch.empty(size).uniform_(-(size**-0.5), size**-0.5))

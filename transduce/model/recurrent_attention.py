@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, compute_dtype, row_softmax
 from transduce.model.interface import Memory
 from transduce.model.layers import Dropout
+from transduce.model.products import Linear
 from transduce.model.shared_products import GradientTape, Shared
 
 Reader = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
@@ -59,8 +60,8 @@ class AdditiveAttention(RecurrentAttention):
     def __init__(self, query_size: int, memory_size: int, *, size: int, dropout: float) -> None:
         super().__init__()
         self.context_size = memory_size
-        self.query = nn.Linear(query_size, size, bias=False)
-        self.key = nn.Linear(memory_size, size)
+        self.query = Linear(query_size, size, bias=False)
+        self.key = Linear(memory_size, size)
         self.energy = nn.Parameter(torch.empty(size).uniform_(-(size**-0.5), size**-0.5))
         self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.query.weight)
@@ -93,7 +94,7 @@ class ProductAttention(RecurrentAttention):
     def __init__(self, query_size: int, memory_size: int, *, learned: bool, dropout: float) -> None:
         super().__init__()
         self.learned = learned
-        self.key = nn.Linear(memory_size, query_size, bias=False) if learned or memory_size != query_size else None
+        self.key = Linear(memory_size, query_size, bias=False) if learned or memory_size != query_size else None
         self.context_size = memory_size if learned else query_size
         self.dropout = Dropout(dropout)
         if self.key is not None:
@@ -145,7 +146,7 @@ class ContextGate(nn.Module):
 
     def __init__(self, query_size: int) -> None:
         super().__init__()
-        self.wanted = nn.Linear(query_size, 1)
+        self.wanted = Linear(query_size, 1)
         nn.init.xavier_uniform_(self.wanted.weight)
         nn.init.zeros_(self.wanted.bias)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from transduce.model.layers import Dropout
+from transduce.model.products import Linear
 from transduce.model.shared_products import Shared
 
 CellKind = Literal["lstm", "gru"]
@@ -33,7 +34,7 @@ class Cell(nn.Module, ABC):
     def __init__(self, input_size: int, size: int) -> None:
         super().__init__()
         self.size = size
-        self.inputs = nn.Linear(input_size, self.num_gates * size)
+        self.inputs = Linear(input_size, self.num_gates * size)
         self.recurrent = nn.Parameter(torch.empty(self.num_gates * size, size))
         initialise_gates(self.inputs.weight, self.num_gates)
         nn.init.zeros_(self.inputs.bias)

@@ -21,6 +21,7 @@ from transduce.errors import ConfigError
 from transduce.model.interface import Decoder, Encoder, Memory
 from transduce.model.layers import Dropout
 from transduce.model.location_attention import LocationAttention
+from transduce.model.products import Linear
 from transduce.model.recurrent_attention import (
     AdditiveAttention,
     ContextGate,
@@ -137,7 +138,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         self.feeding = self.place == "after" and config.input_feeding
         back_size = width if self.feeding else beside
         self.back = _gate_weight(back_size, make.num_gates, width)
-        self.summary_input = nn.Linear(encoder.summary_size, make.num_gates * width, bias=False) if config.feed_summary else None
+        self.summary_input = Linear(encoder.summary_size, make.num_gates * width, bias=False) if config.feed_summary else None
         self.bridge = _bridge(config, encoder.summary_size, self.num_states)
         self.readout = _readout(config, context_size, input_size)
         if self.summary_input is not None:
@@ -328,7 +329,7 @@ def _bridge(config: RecurrentDecoderConfig, summary_size: int, num_states: int) 
         )
     if config.bridge != "dense":
         return nn.Identity()
-    bridge = nn.Linear(summary_size, wanted)
+    bridge = Linear(summary_size, wanted)
     nn.init.xavier_uniform_(bridge.weight)
     nn.init.zeros_(bridge.bias)
     return bridge
@@ -340,10 +341,10 @@ def _readout(config: RecurrentDecoderConfig, context_size: int, input_size: int)
     if place == "none":
         return None
     if place == "after":
-        readout = nn.Linear(config.width + context_size, config.width, bias=False)
+        readout = Linear(config.width + context_size, config.width, bias=False)
     else:
         pieces = 2 if config.deep_output == "maxout" else 1
-        readout = nn.Linear(config.width + context_size + input_size, pieces * config.width)
+        readout = Linear(config.width + context_size + input_size, pieces * config.width)
         nn.init.zeros_(readout.bias)
     nn.init.xavier_uniform_(readout.weight)
     return readout

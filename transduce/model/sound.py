@@ -20,6 +20,7 @@ from transduce.errors import ConfigError
 from transduce.model.features import Features
 from transduce.model.frontends import Sound
 from transduce.model.layers import Dropout
+from transduce.model.products import Linear
 from transduce.settings import Settings
 
 SMALLEST_DEVIATION = 1e-2  # of logarithms: a bin that holds no frequency is constant, and stays so
@@ -121,7 +122,7 @@ class Convolutions(nn.Module):
         self.layers: Iterable[nn.Conv2d] = nn.ModuleList(nn.Conv2d(count, channels, 3) for count in inputs)  # type: ignore[assignment]
         for _ in range(halvings):
             size = halved(size)
-        self.outer = nn.Linear(channels * size, output_size)
+        self.outer = Linear(channels * size, output_size)
         for layer in self.layers:
             keep_scale(layer, relu=True)
         keep_scale(self.outer)
@@ -143,7 +144,7 @@ class Stacking(nn.Module):
     def __init__(self, size: int, factor: int, *, output_size: int) -> None:
         super().__init__()
         self.factor = factor
-        self.outer = nn.Linear(size * factor, output_size)
+        self.outer = Linear(size * factor, output_size)
         keep_scale(self.outer)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

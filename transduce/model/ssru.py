@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from transduce.model.attention import initialise_blocks
 from transduce.model.interface import Decoder, Encoder, Memory
+from transduce.model.products import Linear
 from transduce.model.stack import DecoderStack, StackConfig, skipped
 
 
@@ -61,7 +62,7 @@ class SimpleRecurrence(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.packed = nn.Linear(width, 2 * width)
+        self.packed = Linear(width, 2 * width)
         initialise_blocks(self.packed, (width, width))
 
     def split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjecti
 from transduce.model.interface import Memory
 from transduce.model.layers import Activation, Dropout, FeedForward, NormKind, make_norm
 from transduce.model.positions import Rotation
+from transduce.model.products import Linear
 from transduce.settings import Settings
 
 
@@ -102,7 +103,7 @@ def lift(input_size: int, width: int) -> nn.Module:
     """A linear layer where the embedding is not as wide as the stack."""
     if input_size == width:
         return nn.Identity()
-    linear = nn.Linear(input_size, width)
+    linear = Linear(input_size, width)
     initialise_blocks(linear, (width,))
     return linear
 

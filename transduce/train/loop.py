@@ -74,6 +74,9 @@ def _run(config: RunConfig, run: RunFolder, *, guard: SignalGuard, output: Progr
         with suppress(StorageError):  # the first error is the one to report
             output.finish({"ended": f"{type(error).__name__}: {error}"})
         raise
+    finally:
+        if session is not None:
+            session.parts.trainer.helpers.stop()
     output.finish({"ended": reason, **summary})
     return run.model
 

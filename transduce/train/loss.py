@@ -15,9 +15,11 @@ from torch import Tensor
 
 from transduce.data.batch import Padded
 from transduce.model.heads import TokenHead
+from transduce.model.products import STEP, padded_rows
 from transduce.settings import Settings
 
-CHUNK_ELEMENTS = 1 << 23  # logits held at once; 1,024 rows of 8,000 words measured best, and fit 32 MiB in fp32
+CHUNK_ELEMENTS = 1 << 23  # logits of one product; 1,024 rows of 8,000 words measured best
+BLOCK_ELEMENTS = 1 << 20  # logits normalised at once: 4 MiB in fp32
 
 
 class StepsLossConfig(Settings):
@@ -130,39 +132,63 @@ class _FusedCrossEntropy(torch.autograd.Function):
 def _chunked(
     hidden: Tensor, weight: Tensor, bias: Tensor, *, labels: Tensor, smoothing: float, keep_gradient: bool
 ) -> tuple[tuple[Tensor, Tensor, Tensor], _Gradients | None]:
-    """Walk over the rows. The smoothing term is the same for every word, so it is one product with the summed weight
-    instead of another pass over the logits: sum_v x_v = h . sum_v w_v + sum_v b_v."""
+    """Walk over the rows: the products of a chunk, and everything else in blocks that a core's cache holds.
+
+    The smoothing term is the same for every word, so it is one product with the summed weight instead of another pass over the logits:
+    sum_v x_v = h . sum_v w_v + sum_v b_v.
+    """
     num_rows, num_words = len(hidden), len(weight)
-    chunks = max(1, -(-num_rows * num_words // CHUNK_ELEMENTS))
-    size = max(1, -(-num_rows // chunks))
-    logits = torch.empty(size, num_words, dtype=hidden.dtype, device=hidden.device)
-    exact = logits if hidden.dtype == torch.float32 else torch.empty_like(logits, dtype=torch.float32)
+    padded = padded_rows(hidden, hidden.dtype)
+    size = max(STEP, CHUNK_ELEMENTS // num_words // STEP * STEP)
+    logits = torch.empty(min(size, len(padded)), num_words, dtype=hidden.dtype, device=hidden.device)
     log_total, picked, correct = (torch.zeros(num_rows, device=hidden.device) for _ in range(3))
     totals = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (weight, bias))
-    gradients = _Gradients(torch.empty_like(hidden), *totals)
+    gradients = _Gradients(torch.empty_like(padded), *totals)
     partial = None if hidden.dtype == torch.float32 else torch.empty_like(weight)
     for first in range(0, num_rows, size):
-        here = slice(first, first + size)
-        rows = hidden[here]
-        scores, softmax = logits[: len(rows)], exact[: len(rows)]
-        torch.addmm(bias, rows, weight.t(), out=scores)
-        if partial is not None:
-            softmax.copy_(scores)
-        _normalise(softmax, labels[here], log_total=log_total[here], picked=picked[here], correct=correct[here])
+        rows, here = padded[first : first + size], slice(first, min(first + size, num_rows))
+        scores = torch.addmm(bias, rows, weight.t(), out=logits[: len(rows)])
+        found = _Found(log_total[here], picked[here], correct[here], gradients.bias if keep_gradient else None)
+        _differentiate(scores, labels[here], found, amount=1 - smoothing)
         if keep_gradient:
-            _subtract_target(softmax, labels[here], 1 - smoothing)
-            if partial is not None:
-                scores.copy_(softmax)
-            torch.mm(scores, weight, out=gradients.hidden[here])
-            gradients.bias.add_(softmax.sum(0))
+            torch.mm(scores, weight, out=gradients.hidden[first : first + size])
             _add_product(gradients.weight, scores, rows, partial)
     sums, spread = _reduce(hidden, weight, bias, log_total=log_total, picked=picked, smoothing=smoothing)
+    gradients = gradients._replace(hidden=gradients.hidden[:num_rows])
     if keep_gradient and smoothing:
         share = smoothing / num_words
         gradients.hidden.sub_(spread * share)
         gradients.weight.sub_(hidden.sum(0, dtype=torch.float32) * share)
         gradients.bias.sub_(num_rows * share)
     return (*sums, correct.sum()), gradients if keep_gradient else None
+
+
+class _Found(NamedTuple):
+    """What is read off the logits of some rows: log sum exp, the label's logit, whether it is the largest (R,); and the bias gradient (V,)
+    that they are added to, None without gradients."""
+
+    log_total: Tensor
+    picked: Tensor
+    correct: Tensor
+    bias: Tensor | None
+
+
+def _differentiate(scores: Tensor, labels: Tensor, found: _Found, *, amount: float) -> None:
+    """Turn logits (R', V) into their gradient in place, softmax minus `amount` at the label, and fill `found`. Rows without a label
+    (R' > R) get a gradient of zero. Sums and softmax are float32."""
+    size = max(1, BLOCK_ELEMENTS // scores.shape[1])
+    exact = None if scores.dtype == torch.float32 else torch.empty(size, scores.shape[1], device=scores.device)
+    for first in range(0, len(labels), size):
+        here = slice(first, min(first + size, len(labels)))
+        block = scores[here]
+        softmax = block if exact is None else exact[: len(block)].copy_(block)
+        _normalise(softmax, labels[here], log_total=found.log_total[here], picked=found.picked[here], correct=found.correct[here])
+        if found.bias is not None:
+            _subtract_target(softmax, labels[here], amount)
+            found.bias.add_(softmax.sum(0))
+            if exact is not None:
+                block.copy_(softmax)
+    scores[len(labels) :].zero_()
 
 
 def _normalise(scores: Tensor, labels: Tensor, *, log_total: Tensor, picked: Tensor, correct: Tensor) -> None:

@@ -71,6 +71,9 @@ class TrainConfig(Settings):
     """Where to train; auto = a GPU when torch sees one."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of a tensor operation; null = the physical cores that the process may use."""
+    processes: int | None = Field(default=None, ge=1)
+    """Processes that share the work of a step on a CPU, one thread each; null = one for each thread where there are two to four, on Linux;
+    1 = this one alone, with all threads. Another number draws other random numbers."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How a gradient becomes a step."""
     schedule: ScheduleConfig = ScheduleConfig()

@@ -13,6 +13,7 @@ from transduce.data.examples import CorpusConfig
 from transduce.data.loader import Loader, prepare
 from transduce.train.allocator import tune_allocator
 from transduce.train.checkpoint import RunFolder, load_checkpoint
+from transduce.train.parallel import choose_processes
 from transduce.train.precision import choose_device, choose_precision, set_threads
 from transduce.train.preflight import preflight
 from transduce.train.trainer import Trainer
@@ -48,6 +49,8 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
     trainer = Trainer(config, codecs, precision, fresh=folder is None)
     if folder is not None:
         _restore(trainer, folder, say)
+    processes, why = choose_processes(config.train.processes, threads=threads, device=precision.device)
+    trainer.employ(processes)
     validator = Validator(config, data, precision)
     memory = preflight(trainer, data.train, validator)
     if memory.warning:
@@ -58,6 +61,7 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "precision": str(precision),
         "threads": threads,
+        "processes": f"{processes} ({why})",
         "allocator": allocator,
         "memory": str(memory),
         "batches in an epoch": data.train.num_batches(trainer.state.epoch),

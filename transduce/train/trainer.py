@@ -21,6 +21,7 @@ from transduce.train.averaging import MovingAverage
 from transduce.train.checkpoint import Restored, Snapshot, put_tensors
 from transduce.train.objective import forcing_ratio, training_loss
 from transduce.train.optim import build_optimizer, optimizer_tensors, restore_optimizer, set_learning_rate
+from transduce.train.parallel import Helpers, Job, StepSums
 from transduce.train.precision import Precision
 from transduce.train.pretrained import start_frontend
 from transduce.train.schedule import learning_rate_factor
@@ -56,6 +57,7 @@ class Trainer:
         self.average = MovingAverage(self.model, self.settings.ema_decay) if self.settings.ema_decay else None
         self.state = RunState(precision=str(precision))
         self.metrics: dict[str, float] = {}  # of the newest validation
+        self.helpers = Helpers(self.parameters, lambda job: self._add_gradients(job, lambda: None), count=0)
         self.unaligned = 0  # pairs of the newest `gradients` that had no CTC path
 
     @property
@@ -68,22 +70,35 @@ class Trainer:
 
         `between` is called before each micro-batch and may raise to give the step up. Raises DivergedError.
         """
-        self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         count = sum(int(batch.target.lengths.sum()) for batch in batches)
-        step, total, self.unaligned = self.state.step + 1, 0.0, 0
-        forced = forcing_ratio(self.settings.forcing, step)
-        for micro, batch in enumerate(batches):
+        job = self.helpers.start(self.state.step + 1, count, batches)
+        sums = self.helpers.finish(self._add_gradients(job, between))
+        self.unaligned = sums.unaligned
+        if not math.isfinite(sums.loss):
+            raise self._diverged(f"the loss is {sums.loss}")
+        return sums.loss, count
+
+    def employ(self, processes: int) -> None:
+        """From now on as many processes, this one counted, compute the gradients of a step. Call it once, before the first step."""
+        self.helpers = Helpers(self.parameters, lambda job: self._add_gradients(job, lambda: None), count=processes - 1)
+
+    def _add_gradients(self, job: Job, between: Callable[[], None]) -> StepSums:
+        """Forward and backward of a share of a step; gradients are added to those that are there."""
+        self.model.train()
+        total, unaligned = 0.0, 0
+        forced = forcing_ratio(self.settings.forcing, job.step)
+        for micro, batch in enumerate(job.batches):
             between()
-            seed_device(self.precision.device, mixed_seed(self.config.seed, step, micro))
+            if not len(batch.ids):  # fewer rows than processes
+                continue
+            seed_device(self.precision.device, mixed_seed(self.config.seed, job.step, micro, *([job.share] if job.share else [])))
             with self.precision.autocast():
                 sums = training_loss(self.model, batch.to(self.precision.device), loss=self.settings.loss, forced=forced)
-            (sums.loss / count).backward()  # type: ignore[no-untyped-call]
+            (sums.loss / job.count).backward()  # type: ignore[no-untyped-call]
             total += float(sums.loss.detach())
-            self.unaligned += sums.unaligned
-        if not math.isfinite(total):
-            raise self._diverged(f"the loss is {total}")
-        return total, count
+            unaligned += sums.unaligned
+        return StepSums(total, unaligned)
 
     def apply(self, loss: float, tokens: int, *, progress: float) -> StepFigures:
         """Clip, step, average; the state counts one step more. `progress` is the share of the run that is done."""

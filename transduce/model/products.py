@@ -1,0 +1,76 @@
+"""Linear layers whose products have few different sizes, whatever the sizes of batches.
+
+In: vectors (..., K). Out: vectors (..., N). Outside bfloat16 autocast on a CPU this is torch's own layer.
+
+The decision to question: rows are padded with zeros up to a multiple of `STEP`. oneDNN, which multiplies bfloat16 numbers, compiles code
+for every new size of a product, and batches under a token budget nearly all differ: on a processor with AMX that was measured at a
+quarter of a training step. A zero row adds nothing to any gradient, and its output is never seen.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+STEP = 64
+"""Rows of a product are a multiple of this; of 2,048 rows one in 60 is padding then."""
+SMALL_STEP = 16
+"""The same for fewer rows than `STEP`."""
+
+
+class Linear(nn.Linear):
+    """y = x W^T + b; parameters and initial values as those of nn.Linear."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(..., K) -> (..., N), bfloat16 under its autocast."""
+        if not compiles_sizes(inputs.device):
+            return functional.linear(inputs, self.weight, self.bias)
+        return _Product.apply(inputs, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def compiles_sizes(device: torch.device) -> bool:
+    """Whether products are bfloat16 ones of oneDNN."""
+    return device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def padded_count(count: int) -> int:
+    """The number of rows that a product of `count` rows is computed with."""
+    step = STEP if count > STEP else SMALL_STEP
+    return -(-count // step) * step
+
+
+def padded_rows(rows: Tensor, kind: torch.dtype) -> Tensor:
+    """(M, K) -> (M', K) in the number format `kind`, zeros behind; itself where nothing changes."""
+    count, size = len(rows), padded_count(len(rows))
+    if count == size:
+        return rows.to(kind).contiguous()
+    padded = rows.new_empty(size, rows.shape[1], dtype=kind)
+    padded[:count].copy_(rows)
+    padded[count:].zero_()
+    return padded
+
+
+class _Product(torch.autograd.Function):
+    """inputs (..., K), weight (N, K), bias (N,) or None -> (..., N)."""
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+        shape = inputs.shape[:-1]
+        with torch.autocast("cpu", enabled=False):
+            rows, matrix = padded_rows(inputs.reshape(-1, inputs.shape[-1]), torch.bfloat16), weight.to(torch.bfloat16)
+            outputs = torch.mm(rows, matrix.t()) if bias is None else torch.addmm(bias.to(torch.bfloat16), rows, matrix.t())
+        ctx.save_for_backward(rows, matrix)
+        ctx.kinds = weight.dtype, None if bias is None else bias.dtype
+        return outputs.resize_(*shape, len(weight))  # not a view, so that a ReLU may work in place
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def]
+        rows, matrix = ctx.saved_tensors
+        shape, (kind, bias_kind) = gradient.shape[:-1], ctx.kinds
+        with torch.autocast("cpu", enabled=False):
+            outer = padded_rows(gradient.reshape(-1, gradient.shape[-1]), torch.bfloat16)
+            back = torch.mm(outer, matrix).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
+            weight = torch.mm(outer.t(), rows).to(kind) if ctx.needs_input_grad[1] else None
+            bias = None if bias_kind is None else outer.sum(0).to(bias_kind)
+        return back, weight, bias
