@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def config(place: Path, processes: int | None, **more: object) -> RunConfig:
         "data": {
             **{"train": corpus, "valid": corpus, "max_tokens_per_batch": 64, "cache_dir": str(place / "cache")},
             **dict.fromkeys(("max_source_tokens", "max_target_tokens"), 20),
-            **dict.fromkeys(("source_codec", "target_codec"), {"kind": "characters"}),
+            "source_codec": {"kind": "characters"},
+            "target_codec": {"kind": "characters"},
         },
         "model": {"encoder": small, "decoder": small, "embedding_size": 16, "embedding_dropout": 0.0},
         "train": {
@@ -54,7 +56,7 @@ def gradients_of(parts: Parts, batches: list[Batch]) -> tuple[float, int, list[t
 
 
 @pytest.fixture
-def both(tmp_path: Path):  # noqa: ANN201
+def both(tmp_path: Path) -> Iterator[tuple[Parts, Parts]]:
     parts = prepared(tmp_path, 1), prepared(tmp_path, 3)
     yield parts
     for one in parts:
@@ -133,7 +135,7 @@ def test_a_process_that_is_killed_is_told_with_what_to_do(both: tuple[Parts, Par
 
 
 def test_an_error_in_a_share_is_raised_here(both: tuple[Parts, Parts]) -> None:
-    batch = list(both[0].loader.batches(0))[0]
+    batch = next(both[0].loader.batches(0))
     data = batch.source.data.clone()
     data[1] = 10_000  # the first row of the second share
     broken = Batch(batch.ids, Padded(data, batch.source.lengths), batch.target)
