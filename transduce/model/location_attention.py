@@ -30,7 +30,7 @@ class LocationAttention(RecurrentAttention):
     def __init__(self, query_size: int, memory_size: int, *, size: int, filters: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.context_size = memory_size
-        self.query = Linear(query_size, size, bias=False)
+        self.query = nn.Linear(query_size, size, bias=False)
         self.key = Linear(memory_size, size)
         self.filters = nn.Parameter(torch.empty(filters, 1, kernel).uniform_(-(kernel**-0.5), kernel**-0.5))
         self.place = nn.Parameter(torch.empty(filters, size))

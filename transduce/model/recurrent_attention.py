@@ -60,7 +60,7 @@ class AdditiveAttention(RecurrentAttention):
     def __init__(self, query_size: int, memory_size: int, *, size: int, dropout: float) -> None:
         super().__init__()
         self.context_size = memory_size
-        self.query = Linear(query_size, size, bias=False)
+        self.query = nn.Linear(query_size, size, bias=False)
         self.key = Linear(memory_size, size)
         self.energy = nn.Parameter(torch.empty(size).uniform_(-(size**-0.5), size**-0.5))
         self.dropout = Dropout(dropout)
@@ -146,7 +146,7 @@ class ContextGate(nn.Module):
 
     def __init__(self, query_size: int) -> None:
         super().__init__()
-        self.wanted = Linear(query_size, 1)
+        self.wanted = nn.Linear(query_size, 1)
         nn.init.xavier_uniform_(self.wanted.weight)
         nn.init.zeros_(self.wanted.bias)
 
