@@ -153,8 +153,10 @@ class Comparison:
         return min(medians), max(medians)
 
     def peak_mib(self, side: str) -> float:
-        """The median of the turns' peaks."""
-        return statistics.median(turn.peak_mib for turn in self.turns[side])
+        """The median of the turns' peaks: of the largest process, or of all processes together where a side tells."""
+        return statistics.median(
+            max([turn.peak_mib, *(float(r["peak_mib"]) for r in turn.records if "peak_mib" in r)]) for turn in self.turns[side]
+        )
 
     def disturbance(self) -> float:
         """The largest share of the machine that others had during a turn."""

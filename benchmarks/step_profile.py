@@ -191,7 +191,9 @@ def profile(config: RunConfig, *, steps: int, warmup: int, peaks: dict[str, floa
     parts = prepare_run(config, RunFolder(config.run_dir), say=lambda line: print(f"  {line}", file=sys.stderr))
     feed = Feed(parts.loader, 0, 0)
     phases, times, fed = time_phases(parts, feed, steps=steps, warmup=warmup)
-    flop, operations = count_flop(parts, fed), costly_operations(parts, fed[: max(1, steps // 3)])
+    operations = costly_operations(parts, fed[: max(1, steps // 3)])
+    parts.trainer.helpers.stop()  # what they multiply is counted here
+    flop = count_flop(parts, fed)
     precision = str(parts.info["precision"])
     peak = peaks["bf16" if precision.startswith("bf16") else "fp32"]
     tokens = sum(int(batch.target.lengths.sum()) for batches in fed for batch in batches)

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -220,6 +223,44 @@ def test_train_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest
     steps = [record["step"] for record in report["turns"]["transduce"][0]["records"] if "step" in record]
     assert steps == [2, 4]
     assert "left out: joeynmt" in capsys.readouterr().err
+
+
+def test_ablation(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--quick", "--threads", "1", "--data", str(data), "--folder", str(tmp_path), "--json", str(tmp_path / "a.json")]
+    assert run_main(load("ablation"), [*words, "--parts", "processes"], monkeypatch) == 0
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row[0] for row in rows] == ["transduce", "one process, all threads"] and all(row[1] > 0 for row in rows)
+
+
+def test_plain_parts_learn_the_same(load: Load, data: Path, tmp_path: Path) -> None:
+    """Without dropout the losses of the first steps are those of our own parts, in bfloat16 and with two processes."""
+    shape = replace(load("shape").TINY, dropout=0.0)
+    pairs = load("pairs").prepare_pairs(data, tmp_path / "pairs", vocabulary=shape.vocabulary)
+    shape = replace(shape, vocabulary=pairs.vocabulary)
+    words = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--steps", "4", "--every", "2", "--precision", "bf16")
+    parts = ("dropout", "attention", "loss", "sizes", "allocator", "adam")
+    found = []
+    for more in (("--processes", "1"), ("--processes", "2", "--without", *parts)):
+        command = [sys.executable, str(FOLDER / "runners" / "ours_train.py"), *words, *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        assert records[0]["processes"].startswith(more[1]) and records[-1]["peak_mib"] > 50
+        found.append([record["loss"] for record in records[1:]])
+    assert len(found[0]) == 2 and found[0] == pytest.approx(found[1], rel=0.02)
+
+
+def test_gpu(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In small on the processor; the compiled sides are left to machines with a GPU."""
+    gpu = load("gpu")
+    plain = gpu.training_sides
+    monkeypatch.setattr(gpu, "training_sides", lambda *words, **more: plain(*words, **more)[:1])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["--threads", "1", "--data", str(data), "--folder", str(tmp_path), "--peers", str(tmp_path / "none")]
+    assert run_main(gpu, words, monkeypatch) == 2 and "sees no GPU" in capsys.readouterr().err
+    assert run_main(gpu, [*words, "--quick", "--json", str(tmp_path / "g.json")], monkeypatch) == 0
+    found = json.loads((tmp_path / "g.json").read_text())["tiny"]
+    assert [row[0] for row in found["training"]] == ["transduce bf16"] and found["training"][0][1] > 0
+    assert [row[:2] for row in found["search"]] == [["transduce", "1"], ["transduce", "5"]] and not found["failed"]
 
 
 def test_search_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,14 @@ class Predictor:
             predictor.language_model = LanguageModel(own, language.config.model.max_target_length)
         return predictor
 
+    def to(self, device: str) -> "Predictor":
+        """The same models moved to another device, as torch names it (cpu, cuda). Int8 weights stay on the processor."""
+        other = copy(self)
+        other.members = tuple(Member(member.model.to(device), member.source_codec) for member in self.members)
+        if self.language_model is not None:
+            other.language_model = LanguageModel(self.language_model.model.to(device), self.language_model.longest)
+        return other
+
     def with_engine(self, choice: EngineChoice) -> "Predictor":
         """The same models with another choice of engine."""
         other = copy(self)

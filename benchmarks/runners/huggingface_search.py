@@ -17,9 +17,10 @@ def main() -> None:
     """Generate and tell how fast."""
     parser = arguments(__doc__)
     parser.add_argument("--shape", type=json.loads, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     words = parser.parse_args()
     torch.manual_seed(1)
-    model, sources = build(words.shape).eval(), read_rows(words.pairs, "test", "en")[: words.limit]
+    model, sources = build(words.shape).eval().to(words.device), read_rows(words.pairs, "test", "en")[: words.limit]
     lengths = {"max_new_tokens": LONGEST} if words.force is None else {"min_new_tokens": words.force, "max_new_tokens": words.force}
 
     def make(beam: int, setting: str) -> Translate:
@@ -28,7 +29,7 @@ def main() -> None:
         def translate(numbers: Sequence[int]) -> int:
             order, size, tokens = sorted(numbers, key=lambda number: -len(sources[number])), int(setting), 0
             for first in range(0, len(order), size):
-                source = padded([sources[number] for number in order[first : first + size]])
+                source = padded([sources[number] for number in order[first : first + size]]).to(words.device)
                 with torch.inference_mode():
                     found = model.generate(input_ids=source, attention_mask=source.ne(PAD).long(), **options)
                 tokens += int((found[:, 1:].ne(PAD) & found[:, 1:].ne(EOS)).sum()) + len(found)

@@ -49,7 +49,9 @@ def build(shape: dict[str, float]) -> MarianMTModel:
 
 def train(words: argparse.Namespace, model: MarianMTModel) -> None:
     """Update until the steps or the minutes are over, telling how fast; at each of the minutes the model is saved."""
-    draw, pairs = random.Random(1), read_pairs(words.pairs, "train")
+    draw, pairs, device = random.Random(1), read_pairs(words.pairs, "train"), words.device
+    model.to(device)
+    call = torch.compile(model, dynamic=True) if words.compile else model
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-9, fused=True)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: inverse_root(step + 1, words.warmup) if words.warmup else 1.0)
     entropy = torch.nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=words.shape["label_smoothing"])
@@ -57,19 +59,20 @@ def train(words: argparse.Namespace, model: MarianMTModel) -> None:
     left = list(words.minutes)
     start = begin = time.perf_counter()
     for source, target in forever(pairs, budget=int(words.shape["batch_tokens"]), draw=draw):
-        previous = torch.cat([torch.full((len(target), 1), PAD), target[:, :-1]], 1)
+        previous = torch.cat([torch.full((len(target), 1), PAD), target[:, :-1]], 1).to(device)
+        real, source, target = int(target.ne(PAD).sum()), source.to(device), target.to(device)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=words.precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=words.precision == "bf16"):
             mask = source.ne(PAD).long()
-            logits = model(input_ids=source, attention_mask=mask, decoder_input_ids=previous, use_cache=False).logits
+            logits = call(input_ids=source, attention_mask=mask, decoder_input_ids=previous, use_cache=False).logits
             loss = entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
         optimizer.step()
         rate.step()
-        step, tokens = step + 1, tokens + int(target.ne(PAD).sum())
+        step, tokens = step + 1, tokens + real
         if step % words.every == 0:
-            now = time.perf_counter()
-            print(json.dumps({"step": step, "tokens_per_second": tokens / (now - begin), "loss": float(loss)}), flush=True)
+            known = {"step": step, "loss": float(loss)}  # waits for a GPU
+            print(json.dumps({**known, "tokens_per_second": tokens / (time.perf_counter() - begin)}), flush=True)
             tokens, begin = 0, time.perf_counter()
         if left and time.perf_counter() - start >= 60 * left[0]:
             model.save_pretrained(words.save / f"{left.pop(0):g}")
@@ -98,6 +101,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=0, help="updates until the full learning rate, which then falls (0: it stays)")
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the whole model")
     parser.add_argument("--save", type=Path, help="where models are written")
     words = parser.parse_args()
     torch.manual_seed(1)

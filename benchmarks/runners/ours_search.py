@@ -21,7 +21,7 @@ def load(words: argparse.Namespace) -> Predictor:
     asked = {"precision": words.precision, **({} if words.engine == "auto" else {"engine": words.engine})}
     predictor = Predictor.load(words.model, threads=torch.get_num_threads(), **asked)
     predictor.workers = torch.get_num_threads()
-    return predictor
+    return predictor if words.device == "cpu" else predictor.to(words.device)
 
 
 def main() -> None:
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto", help="of products: auto, as `transduce predict` has it, fp32 or int8")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--output", help="write texts to OUTPUT.BEAM.txt")
     words = parser.parse_args()
     predictor = load(words)

@@ -28,7 +28,16 @@ class Spoken(SilentProgress):
     def step(self, report: StepReport) -> None:
         """Speed of the steps since the last report; the rest is for whoever doubts it."""
         known = {"tokens_per_second": report.tokens_per_second, "loss": report.loss, "padding_share": report.padding_share}
-        print(json.dumps({"step": report.step, **known, "data_wait_share": report.data_wait_share}), flush=True)
+        memory = {"peak_mib": proportional_mib()}
+        print(json.dumps({"step": report.step, **known, "data_wait_share": report.data_wait_share, **memory}), flush=True)
+
+
+def proportional_mib() -> float:
+    """Memory of this process and of those that share its work; what they have in common counts once. The allocator gives little back, so
+    between steps it is nearly that of their peak."""
+    children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    rolls = [Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii") for process in ("self", *children)]
+    return sum(int(line.split()[1]) for roll in rolls for line in roll.splitlines() if line.startswith("Pss:")) / 1024
 
 
 def run_tree(pairs: Path, shape: Mapping[str, Any], *, run_dir: Path, train_settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,20 +77,28 @@ def ends(shape: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Train and tell how fast."""
+    from plain import WITHOUT  # a neighbour, which only this program sees; `run_tree` is for others as well
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--shape", type=json.loads, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--processes", type=int, help="that share a step (default: as `transduce train` chooses)")
+    parser.add_argument("--without", nargs="*", choices=["adam", *WITHOUT], default=[], help="parts to be as other toolkits have them")
     words = parser.parse_args()
+    for name in WITHOUT.keys() & set(words.without):
+        WITHOUT[name]()
     settings = {
         "max_steps": words.steps,
         "save_every_steps": words.steps,
         "log_every_steps": words.every,
+        "optimizer": {"kind": "adam", "learning_rate": 1e-3, "fused": "adam" not in words.without},
         "precision": words.precision,
         "processes": words.processes,
+        "device": words.device,
         "validation": {"metrics": [], "samples": 0},
     }
     with tempfile.TemporaryDirectory(dir=words.pairs) as folder:

@@ -96,8 +96,13 @@ class Helpers:
             own = StepSums(own.loss + sums.loss, own.unaligned + sums.unaligned)
         return own
 
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return len(self._helpers)
+
     def stop(self) -> None:
-        """End the helpers."""
+        """End the helpers; steps are this process's alone from now on."""
         for helper in self._helpers:
             helper.stop()
         self._helpers = []

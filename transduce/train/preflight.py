@@ -46,7 +46,8 @@ def preflight(trainer: Trainer, loader: Loader, validator: Validator) -> MemoryN
     validator.judge.outputs(trainer.evaluated, validator.data.valid_records[:2])
     weights = sum(parameter.numel() for parameter in trainer.parameters) * OPTIMIZER_FLOATS * 4 / 2**20
     peak = peak_memory_mib(device) if device.type == "cuda" else max(peak_memory_mib(device), memory_mib(device))
-    return MemoryNeed(peak + weights, None if available is None else available + before)
+    helpers = trainer.helpers.count * (peak - before)  # what was there before is common to all processes
+    return MemoryNeed(peak + helpers + weights, None if available is None else available + before)
 
 
 def largest_batch(loader: Loader, epoch: int) -> Batch:
