@@ -154,9 +154,8 @@ class Comparison:
 
     def peak_mib(self, side: str) -> float:
         """The median of the turns' peaks: of the largest process, or of all processes together where a side tells."""
-        return statistics.median(
-            max([turn.peak_mib, *(float(r["peak_mib"]) for r in turn.records if "peak_mib" in r)]) for turn in self.turns[side]
-        )
+        told = [[float(record["peak_mib"]) for record in turn.records if "peak_mib" in record] for turn in self.turns[side]]
+        return statistics.median(max([turn.peak_mib, *more]) for turn, more in zip(self.turns[side], told, strict=True))
 
     def disturbance(self) -> float:
         """The largest share of the machine that others had during a turn."""

@@ -51,7 +51,10 @@ def training_sides(pairs: Pairs, shape: Shape, *, steps: int, device: str, pytho
         sides.append(huggingface(pairs, shape, python=python, **same)[-1])
         compiled.append(("--compile",))
     sides = [replace(side, command=(*side.command, "--device", device)) for side in sides]
-    return [*sides, *(replace(side, name=f"{side.name} compiled", command=(*side.command, *more)) for side, more in zip(sides, compiled))]
+    faster = [
+        replace(side, name=f"{side.name} compiled", command=(*side.command, *more)) for side, more in zip(sides, compiled, strict=True)
+    ]
+    return [*sides, *faster]
 
 
 def training_rows(comparison: Comparison, *, shape: Shape, pairs: Pairs, peak: float) -> list[list[object]]:

@@ -249,14 +249,14 @@ def test_plain_parts_learn_the_same(load: Load, data: Path, tmp_path: Path) -> N
     assert len(found[0]) == 2 and found[0] == pytest.approx(found[1], rel=0.02)
 
 
-def test_gpu(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gpu(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """In small on the processor; the compiled sides are left to machines with a GPU."""
     gpu = load("gpu")
     plain = gpu.training_sides
     monkeypatch.setattr(gpu, "training_sides", lambda *words, **more: plain(*words, **more)[:1])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     words = ["--threads", "1", "--data", str(data), "--folder", str(tmp_path), "--peers", str(tmp_path / "none")]
-    assert run_main(gpu, words, monkeypatch) == 2 and "sees no GPU" in capsys.readouterr().err
+    assert run_main(gpu, words, monkeypatch) == 2 and "sees no GPU" in capfd.readouterr().err
     assert run_main(gpu, [*words, "--quick", "--json", str(tmp_path / "g.json")], monkeypatch) == 0
     found = json.loads((tmp_path / "g.json").read_text())["tiny"]
     assert [row[0] for row in found["training"]] == ["transduce bf16"] and found["training"][0][1] > 0
