@@ -19,7 +19,7 @@ from transduce.predict import Prediction, Predictor
 def load(words: argparse.Namespace) -> Predictor:
     """The model as the command line asks for it; an engine is named only where it is not the default."""
     asked = {"precision": words.precision, **({} if words.engine == "auto" else {"engine": words.engine})}
-    predictor = Predictor.load(words.model, threads=torch.get_num_threads(), **asked)
+    predictor = Predictor.load(words.model, threads=torch.get_num_threads(), probabilities=False, **asked)  # as for plain lines
     predictor.workers = torch.get_num_threads()
     return predictor if words.device == "cpu" else predictor.to(words.device)
 
