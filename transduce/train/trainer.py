@@ -57,7 +57,7 @@ class Trainer:
         self.average = MovingAverage(self.model, self.settings.ema_decay) if self.settings.ema_decay else None
         self.state = RunState(precision=str(precision))
         self.metrics: dict[str, float] = {}  # of the newest validation
-        self.helpers = Helpers(self.parameters, lambda job: self._add_gradients(job, lambda: None), count=0)
+        self.employ(1)
         self.unaligned = 0  # pairs of the newest `gradients` that had no CTC path
 
     @property
@@ -80,7 +80,7 @@ class Trainer:
         return sums.loss, count
 
     def employ(self, processes: int) -> None:
-        """From now on as many processes, this one counted, compute the gradients of a step. Call it once, before the first step."""
+        """From now on as many processes, this one counted, compute the gradients of a step. To be called before the first step."""
         self.helpers = Helpers(self.parameters, lambda job: self._add_gradients(job, lambda: None), count=processes - 1)
 
     def _add_gradients(self, job: Job, between: Callable[[], None]) -> StepSums:
