@@ -1,6 +1,6 @@
 """The example of captions: what it draws is reproducible and is what its sentences say; its configurations load."""
 
-import importlib.util
+import importlib
 import json
 import random
 import sys
@@ -19,14 +19,11 @@ PLACE = ROOT / "examples" / "captions"
 
 @pytest.fixture(scope="module")
 def scenery() -> Iterator[ModuleType]:
-    """examples/captions/generate.py as a module."""
-    spec = importlib.util.spec_from_file_location("captions_generate", PLACE / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["captions_generate"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["captions_generate"]
+    """examples/captions/generate.py as a module that other processes find as well."""
+    sys.path.insert(0, str(PLACE))
+    yield importlib.import_module("generate")
+    sys.path.remove(str(PLACE))
+    del sys.modules["generate"]
 
 
 def middle_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[float, float, int]:

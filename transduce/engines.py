@@ -4,7 +4,7 @@ In: sources that were read, batches of them, search settings. Out: one hypothesi
 answer. The decision to question: an engine answers a request exactly as torch would or says why it cannot; there is nothing between.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -29,10 +29,9 @@ class Engine(Protocol):
         """Why these settings cannot be searched exactly; None where they can."""
         ...
 
-    def search(
-        self, read: Readings, plan: Sequence[Sequence[int]], config: SearchConfig, *, ceiling: int
-    ) -> Iterator[list[Hypothesis | None]]:
-        """Per batch of source numbers the best hypothesis of each; None = left to torch. ceiling: longest target, end included."""
+    def search(self, read: Readings, config: SearchConfig, *, ceiling: int) -> Iterator[tuple[list[int], list[Hypothesis | None]]]:
+        """Batches of its own choice of the sources that can be searched: their numbers and the best hypothesis of each; None = left
+        to torch. ceiling: longest target, end included."""
         ...
 
 
@@ -66,9 +65,3 @@ class EngineChoice:
         """What searches with these settings, and why, for people. Errors as of `pick`."""
         engine, why = self.pick(config, prefixes=prefixes, language_model=language_model)
         return "torch" if engine is None else engine.name, why
-
-
-def nothing(batches: Sequence[Sequence[int]]) -> Iterator[list[Hypothesis | None]]:
-    """What no engine answers: all of it is left to torch."""
-    for batch in batches:
-        yield [None for _ in batch]

@@ -28,7 +28,7 @@ from transduce.decode.fusion import FusedScorer, LanguageModel
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import EnsembleScorer, Scorer
 from transduce.decode.search import SearchConfig, search
-from transduce.engines import Engine, EngineChoice, EngineName, nothing
+from transduce.engines import Engine, EngineChoice, EngineName
 from transduce.errors import ConfigError, DataError
 from transduce.forked import can_fork, forked
 from transduce.model.int8 import int8_model
@@ -250,28 +250,29 @@ class Predictor:
     def _found(
         self, encoded: Readings, engine: Engine | None, *, config: SearchConfig, starts: Sequence[list[int]] | None
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        """Batches of source numbers with what was found for each source, by torch alone or by an engine that may leave some to torch."""
+        """Batches of source numbers with what was found for each, by an engine and, for what it leaves, by torch, in several processes
+        where that is worth it."""
         numbers = encoded.searchable()
+        if engine is not None:
+            numbers = []
+            for batch, answers in engine.search(encoded, config, ceiling=self.ceilings.target):
+                answered = {number: [answer] for number, answer in zip(batch, answers, strict=True) if answer is not None}
+                numbers += [number for number in batch if number not in answered]
+                yield list(answered), list(answered.values())
+            self.left_to_torch += len(numbers)
         rows_each = config.beam_size if config.sampling is None else config.num_best
-        shared = engine is None and len(numbers) >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
-        workers = self.workers if shared else 1
+        shared = len(numbers) >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
         lengths = [encoded.lengths[number] for number in numbers]
-        plans = plan_shares(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=workers)
+        plans = plan_shares(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=self.workers if shared else 1)
         shares = [[[numbers[place] for place in places] for places in plan] for plan in plans]
 
         def by_torch(batch: list[int]) -> list[list[Hypothesis]]:
             return self._search(encoded, batch, config=config, starts=starts)
 
-        if workers > 1:
+        if len(shares) > 1:
             yield from forked(by_torch, shares)
-            return
-        batches = [batch for share in shares for batch in share]
-        given = nothing(batches) if engine is None else engine.search(encoded, batches, config, ceiling=self.ceilings.target)
-        for batch, answers in zip(batches, given, strict=True):
-            left = [number for number, answer in zip(batch, answers, strict=True) if answer is None]
-            own = iter(by_torch(left))
-            self.left_to_torch += 0 if engine is None else len(left)
-            yield batch, [next(own) if answer is None else [answer] for answer in answers]
+        else:
+            yield from ((batch, by_torch(batch)) for share in shares for batch in share)
 
     def _score(self, encoded: Readings, rows: Sequence[np.ndarray]) -> list[ForcedScore]:
         flags = [

@@ -1,4 +1,4 @@
-"""The demo of pictures: from nothing to a model that says what is drawn, in about four minutes on two processor cores.
+"""The demo of pictures: from nothing to a model that says what is drawn, in less than four minutes on two processor cores.
 
     python examples/captions/demo.py
 

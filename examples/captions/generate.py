@@ -12,7 +12,8 @@ import argparse
 import json
 import math
 import random
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 CORNERS = {"circle": 0, "square": 4, "triangle": 3, "star": 10}
-RADII = {"small": (6.0, 7.5), "large": (11.0, 13.0)}
+RADII = {"small": (7.0, 8.2), "large": (11.5, 13.5)}
 RELATIONS = {"above": "below", "left of": "right of"}
 PLACES = {
     "at the top": (0.5, 0.22),
@@ -126,24 +127,23 @@ def outline(shape: str, middle: tuple[float, float], radius: float, rng: random.
     return [(middle[0] + far * math.cos(angle), middle[1] + far * math.sin(angle)) for angle, far in zip(angles, reaches, strict=True)]
 
 
-def scenes(seed: int, count: int, split: str) -> Iterator[tuple[Scene, Image.Image]]:
-    """`count` scenes of a split with their pictures, reproducible from the seed."""
-    rng = random.Random(f"{seed}/{split}")
-    for _ in range(count):
-        scene = random_scene(rng, split, seed)
-        yield scene, drawn(scene, rng)
+def write_scene(number: int, *, folder: Path, seed: int, split: str) -> str:
+    """Draw a scene of a split into its file, reproducible from seed, split and number. -> its line of the split's JSONL."""
+    rng = random.Random(f"{seed}/{split}/{number}")
+    scene = random_scene(rng, split, seed)
+    name = f"{split}/{number:05}.png"
+    drawn(scene, rng).save(folder / name, compress_level=1)  # it is half noise, which more effort makes no smaller
+    return json.dumps({"image": name, "captions": scene.sentences()}) + "\n"
 
 
 def generate(folder: Path, *, seed: int, sizes: dict[str, int]) -> dict[str, Path]:
-    """Write a JSONL file and a folder of pictures per split into `folder`; returns the paths of the files."""
+    """Write a JSONL file and a folder of pictures per split into `folder`, on all cores; returns the paths of the files."""
     paths = {split: folder / f"{split}.jsonl" for split in SPLITS}
-    for split, path in paths.items():
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            for number, (scene, picture) in enumerate(scenes(seed, sizes[split], split)):
-                name = f"{split}/{number:05}.png"
-                picture.save(folder / name)
-                file.write(json.dumps({"image": name, "captions": scene.sentences()}) + "\n")
+    with ProcessPoolExecutor() as pool:
+        for split, path in paths.items():
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            lines = pool.map(partial(write_scene, folder=folder, seed=seed, split=split), range(sizes[split]), chunksize=100)
+            path.write_text("".join(lines), encoding="utf-8", newline="\n")
     return paths
 
 

@@ -93,7 +93,7 @@ def test_without_probabilities_there_is_no_second_pass(tmp_path: Path) -> None:
     wanted, found = (predictor.predict(TEXTS, search=SEARCHES["greedy"]) for predictor in (own, other))
     assert [one.text for one in found] == [one.text for one in wanted]
     assert [one.score for one in found] == pytest.approx([one.score for one in wanted], abs=1e-4)
-    assert sum(not one.token_probabilities for one in found if one.tokens) == sum(bool(one.tokens) for one in found) - other.left_to_torch
+    assert all(one.truncated == bool(one.token_probabilities) for one in found if one.tokens) and other.left_to_torch == 0
 
 
 def test_order_batches_and_length_limits(tmp_path: Path) -> None:
@@ -102,12 +102,45 @@ def test_order_batches_and_length_limits(tmp_path: Path) -> None:
     wanted = [(one.text, one.truncated) for one in own.predict(TEXTS, search=search)]
     assert any(truncated for _, truncated in wanted)
     assert [(one.text, one.truncated) for one in other.predict(TEXTS, search=search)] == wanted
-    assert other.left_to_torch >= sum(truncated for _, truncated in wanted)
+    beam = SEARCHES["full"].model_copy(update={"max_length": 3})
+    wanted = [(one.text, one.truncated) for one in own.predict(TEXTS, search=beam)]
+    before = other.left_to_torch
+    assert [(one.text, one.truncated) for one in other.predict(TEXTS, search=beam)] == wanted
+    assert other.left_to_torch - before >= sum(truncated for _, truncated in wanted)
     alone = [other.predict([text], search=SEARCHES["full"])[0].text for text in TEXTS]
     small = SEARCHES["full"].model_copy(update={"batch_tokens": 1})
     assert [one.text for one in other.predict(TEXTS, search=small)] == alone
     assert [one.text for one in other.predict_stream(TEXTS, search=small, chunk_lines=5)] == alone
     assert other.predict([], search=small) == []
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_greedy_outputs_are_cut_each_at_its_own_limit(probabilities: bool, tmp_path: Path) -> None:
+    """Limits differ within a batch; what is cut has the score of what is left."""
+    own, other = exported(tmp_path, "plain", probabilities=probabilities)
+    search = SearchConfig(beam_size=1, max_length_ratio=0.5, max_length_margin=1)
+    wanted, found = (predictor.predict(TEXTS, search=search) for predictor in (own, other))
+    assert len({len(one.tokens) for one in wanted if one.truncated}) > 1
+    assert [(one.tokens, one.truncated) for one in found] == [(one.tokens, one.truncated) for one in wanted]
+    assert [one.score for one in found] == pytest.approx([one.score for one in wanted], abs=1e-4)
+    assert [one.log_probability for one in found] == pytest.approx([one.log_probability for one in wanted], abs=1e-4)
+    assert other.left_to_torch < len(TEXTS) / 2
+
+
+def test_a_greedy_output_with_a_forbidden_token_is_left_to_torch(tmp_path: Path) -> None:
+    own, other = exported(tmp_path, "plain", probabilities=False)
+    wanted = own.predict(TEXTS, search=SEARCHES["greedy"])
+    engine = other.choice.engine
+    assert isinstance(engine, CTranslate2Engine)
+    taken = {token for one in wanted for token in one.tokens}
+    row = [engine.target_ids[sorted(taken)[0]], TARGET.vocabulary.unk_id, TARGET.vocabulary.eos_id]
+    allowed = SearchConfig(beam_size=1, allow_unknown=True)
+    assert engine._greedy(row, -1.0, limit=9, config=SEARCHES["greedy"]) is None
+    assert (
+        engine._greedy(row, -1.0, limit=9, config=allowed) is not None
+        and engine._greedy(row, -1.0, limit=1, config=SEARCHES["greedy"]) is not None
+    )
+    assert engine._greedy([], 0.0, limit=9, config=allowed) is None
 
 
 def test_8_bit_weights_answer_too(tmp_path: Path) -> None:

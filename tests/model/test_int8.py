@@ -8,6 +8,7 @@ from transduce.errors import ConfigError
 from transduce.model.frontends import Vocabulary
 from transduce.model.int8 import Int8Linear, Int8Product, int8_model
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
+from transduce.processor import int8_instructions
 from transduce.train.precision import LARGE_MODEL, choose_products
 
 CPU = torch.device("cpu")
@@ -38,8 +39,25 @@ def test_an_int8_product_is_close_to_the_exact_one(shape: tuple[int, int, int]) 
     assert not torch.equal(found, exact)
 
 
-def test_a_row_is_rounded_alone_so_other_rows_do_not_change_its_answer() -> None:
-    product, rows = Int8Product(torch.randn(80, 64)), torch.randn(6, 64) * torch.tensor([1.0, 1e-3, 50.0, 1.0, 1.0, 0.0])[:, None]
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_packed_weights_give_the_same_sums(rows: int) -> None:
+    if int8_instructions() is None:
+        pytest.skip("this processor has no instructions for sums of 8-bit products")
+    weight, inputs, bias = torch.randn(90, 64) * 3, torch.randn(rows, 3, 64), torch.randn(90)
+    packed, plain = Int8Product(weight), Int8Product(weight, packed=False)
+    assert packed.packed and not plain.packed
+    whole = torch.randint(-127, 128, (rows, 64), dtype=torch.int8)
+    sums = whole.double() @ (weight / plain.scales[:, None]).round().double().t() * plain.scales.double()
+    for product in (packed, plain):
+        torch.testing.assert_close(product.multiply(whole).double(), sums, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(packed(inputs, bias), plain(inputs, bias), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(packed(inputs, None), plain(inputs, None), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [None, False])
+def test_a_row_is_rounded_alone_so_other_rows_do_not_change_its_answer(packed: bool | None) -> None:
+    product = Int8Product(torch.randn(80, 64), packed=packed)
+    rows = torch.randn(6, 64) * torch.tensor([1.0, 1e-3, 50.0, 1.0, 1.0, 0.0])[:, None]
     together = product(rows, None)
     assert all(torch.equal(together[number], product(rows[number], None)) for number in range(len(rows)))
     assert together[5].abs().max() == 0
@@ -71,11 +89,11 @@ def test_the_copy_shares_its_weights_and_leaves_the_model_as_it_was() -> None:
 
 
 def test_auto_rounds_large_models_on_processors_with_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transduce.train.precision.cpu_flags", lambda: frozenset({"avx512_vnni"}))
+    monkeypatch.setattr("transduce.processor.cpu_flags", lambda: frozenset({"avx512_vnni"}))
     assert choose_products("auto", device=CPU, num_weights=LARGE_MODEL) == ("int8", "avx512_vnni")
     assert choose_products("auto", device=CPU, num_weights=LARGE_MODEL - 1)[0] == "fp32"
     assert choose_products("auto", device=torch.device("cuda"), num_weights=LARGE_MODEL)[0] == "fp32"
-    monkeypatch.setattr("transduce.train.precision.cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("transduce.processor.cpu_flags", lambda: frozenset({"avx2"}))
     assert choose_products("auto", device=CPU, num_weights=LARGE_MODEL)[0] == "fp32"
     assert choose_products("int8", device=CPU, num_weights=1)[1].startswith("asked for, slow")
 

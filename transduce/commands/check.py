@@ -52,7 +52,8 @@ def _version(package: str) -> str:
 def _machine_lines() -> Iterator[str]:
     import torch
 
-    from transduce.train.precision import choose_device, choose_precision, cpu_flags, physical_cores
+    from transduce.processor import cpu_flags
+    from transduce.train.precision import choose_device, choose_precision, physical_cores
 
     flags = cpu_flags()
     yield f"processor: {processor_name()}; {' '.join(flag for flag in FLAGS if flag in flags) or 'no vector flags known'}"

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -63,7 +64,12 @@ class SentencePieceCodec(TextCodec):
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """One string per id, for display."""
-        return [SPECIAL_PIECES[i] if i < NUM_SPECIAL else self._processor.id_to_piece(self._to_model[i]) for i in ids]
+        return [self._pieces[i] for i in ids]
+
+    @cached_property
+    def _pieces(self) -> list[str]:
+        """By our id; kept, because every prediction is shown in pieces."""
+        return [*SPECIAL_PIECES, *(self._processor.id_to_piece(number) for number in self._to_model[NUM_SPECIAL:])]
 
     def save(self, directory: Path) -> None:
         """Writes codec.json and sentencepiece.model."""

@@ -16,8 +16,9 @@ from transduce.data.codec import as_text_codec
 from transduce.engines import ENGINES, EngineChoice, EngineName
 from transduce.errors import CheckpointError, ConfigError, ExportError
 from transduce.export.record import COMPUTE_TYPES, KINDS, ParityRecord, read_record
+from transduce.processor import cpu_flags
 from transduce.train.checkpoint import MODEL, LoadedModel
-from transduce.train.precision import ProductKind, cpu_flags
+from transduce.train.precision import ProductKind
 from transduce.train.storage import MANIFEST, verify_folder
 from transduce.tree import listed, nearest
 

@@ -3,27 +3,30 @@
 In: an exported model, sources, search settings. Out: the best hypothesis of each source. CTranslate2 keeps the same W hypotheses open
 as `decode/beam.py`; what differs is when it stops, what it divides scores by, and that it forbids tokens before the softmax.
 
-The decision to question: so only rules of stopping are taken over that both have, and every answer is checked. A sentence that
-reaches its length limit, or whose best hypothesis might have been dropped before the lengths were weighed, is left to torch.
+The decision to question: so only rules of stopping are taken over that both have, and every answer is checked. Left to torch are the
+sentences whose beam reaches the length limit, or whose best hypothesis might have been dropped before the lengths were weighed. A greedy
+search takes one token after the other, so nothing has to be forbidden in advance: what took no forbidden token would have come with
+forbidding as well, and what is cut at its length limit is the beginning of what CTranslate2 went on with.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import ctranslate2
 import numpy as np
 
 from transduce.data.tokens import TextCodec
+from transduce.decode.batches import longest_first
 from transduce.decode.hypotheses import Hypothesis, make_hypothesis
 from transduce.decode.length import length_divisor, length_limits
 from transduce.decode.options import SearchConfig
 from transduce.export.ctranslate2 import vocabulary_of
 from transduce.readings import Readings
 
-BATCH = 64  # sentences that one thread searches at once; 32 and 2,048 tokens were slower
+GREEDY_BATCH, BEAM_BATCH = 64, 32  # sentences that one thread searches at once; half and twice as many were slower
 NO_PENALTY = 1e-9  # as an exponent of the length it is 1 in float32, yet not the 0 that switches CTranslate2 to another rule of stopping
 
 
@@ -42,6 +45,16 @@ class CTranslate2Options:
     checked: frozenset[str] = frozenset({"greedy", "beam"})
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A batch that the threads have. limits: longest output of each source, in tokens without the end. results: to be waited for."""
+
+    numbers: list[int]
+    sources: list[list[str]]
+    limits: list[int]
+    results: list[Any]
+
+
 class CTranslate2Engine:
     """An exported model in CTranslate2, on the processor."""
 
@@ -52,7 +65,9 @@ class CTranslate2Engine:
         self.source_end = self.source_names[codecs[0].vocabulary.eos_id]
         self.special = codecs[1].vocabulary
         kind, threads = options.compute_type, options.threads
-        self.translator = ctranslate2.Translator(str(folder), compute_type=kind, inter_threads=threads, intra_threads=1)
+        self.translator = ctranslate2.Translator(
+            str(folder), compute_type=kind, inter_threads=threads, intra_threads=1, max_queued_batches=-1
+        )
 
     @property
     def name(self) -> str:
@@ -65,53 +80,52 @@ class CTranslate2Engine:
         kind = kind_of(config)
         return setting_obstacle(config) or (None if kind in self.options.checked else f"its {kind} search failed the parity check")
 
-    def search(
-        self, read: Readings, plan: Sequence[Sequence[int]], config: SearchConfig, *, ceiling: int
-    ) -> Iterator[list[Hypothesis | None]]:
-        """See `Engine`. All batches are given to the threads at once."""
-        rows = [[self._source(read.first(number).data) for number in batch] for batch in plan]
-        waiting = [
-            self._translate(batch, config, longest=self._longest(batch_numbers, read, config, ceiling=ceiling))
-            for batch, batch_numbers in zip(rows, plan, strict=True)
-        ]
-        found = [[self._best(one.result(), config) for one in batch] for batch in waiting]
-        if not self.options.probabilities:
-            yield from found
-            return
-        scores = [self._score(sources, batch) for sources, batch in zip(rows, found, strict=True)]
-        for batch, values in zip(found, scores, strict=True):
-            logs = iter(values)
-            yield [None if one is None else _rescored(one, next(logs).result().log_probs, config) for one in batch]
+    def search(self, read: Readings, config: SearchConfig, *, ceiling: int) -> Iterator[tuple[list[int], list[Hypothesis | None]]]:
+        """See `Engine`. All batches are given to the threads at once; those that need a second pass come last."""
+        waiting = [self._ask(batch, read, config, ceiling=ceiling) for batch in batches_of(read, config)]
+        rest = []
+        for asked in waiting:
+            found = [self._best(one.result(), limit, config) for one, limit in zip(asked.results, asked.limits, strict=True)]
+            scores = self._score(asked.sources, found)
+            if scores:
+                rest.append((asked.numbers, found, scores))
+            else:
+                yield asked.numbers, found
+        for numbers, found, scores in rest:
+            logs = iter(scores)
+            yield numbers, [_rescored(one, next(logs).result().log_probs, config) if self._is_scored(one) else one for one in found]
 
     def _source(self, row: np.ndarray) -> list[str]:
         names = [self.source_names[number] for number in row.tolist()] + [self.source_end]
         return names[::-1] if self.options.reverse_source else names
 
-    def _longest(self, batch: Sequence[int], read: Readings, config: SearchConfig, *, ceiling: int) -> int:
-        """The smallest length limit of a batch, in tokens without the end; what reaches it goes to torch with its own limit."""
-        lengths = np.array([read.lengths[number] - 1 for number in batch])
-        return int(length_limits(config, lengths, ceiling=ceiling - 1).maximum.min())
-
-    def _translate(self, sources: list[list[str]], config: SearchConfig, *, longest: int) -> list[Any]:
-        forbidden = {self.special.pad_id, self.special.bos_id} | (set() if config.allow_unknown else {self.special.unk_id})
-        return list(
-            self.translator.translate_batch(
-                sources,
-                asynchronous=True,
-                max_batch_size=BATCH,
-                max_input_length=0,
-                max_decoding_length=longest + 1,
-                min_decoding_length=0,
-                suppress_sequences=[[self.target_names[number]] for number in sorted(forbidden)],
-                return_end_token=True,
-                return_scores=True,
-                **search_arguments(config),
-            )
+    def _ask(self, batch: list[int], read: Readings, config: SearchConfig, *, ceiling: int) -> _Asked:
+        """Give a batch to the threads."""
+        sources = [self._source(read.first(number).data) for number in batch]
+        limits = length_limits(config, np.array([read.lengths[number] - 1 for number in batch]), ceiling=ceiling - 1).maximum
+        greedy = config.beam_size == 1
+        results = self.translator.translate_batch(
+            sources,
+            asynchronous=True,
+            max_batch_size=len(batch),
+            max_input_length=0,
+            max_decoding_length=int(limits.max() if greedy else limits.min()) + 1,
+            min_decoding_length=0,
+            suppress_sequences=None if greedy else [[self.target_names[number]] for number in sorted(self._forbidden(config))],
+            return_end_token=True,
+            return_scores=True,
+            **search_arguments(config),
         )
+        return _Asked(batch, sources, limits.tolist(), results)
 
-    def _best(self, result: Any, config: SearchConfig) -> Hypothesis | None:
-        """The best hypothesis by our score; None where torch might find another one."""
+    def _forbidden(self, config: SearchConfig) -> set[int]:
+        return {self.special.pad_id, self.special.bos_id} | (set() if config.allow_unknown else {self.special.unk_id})
+
+    def _best(self, result: Any, limit: int, config: SearchConfig) -> Hypothesis | None:
+        """The best hypothesis by our score, at most `limit` tokens; None where torch might find another one."""
         rows = [[self.target_ids[name] for name in names] for names in result.hypotheses]
+        if config.beam_size == 1:
+            return self._greedy(rows[0], result.scores[0], limit=limit, config=config)
         if any(not row or row[-1] != self.special.eos_id for row in rows):
             return None
         exponent = search_arguments(config).get("length_penalty", 0.0)
@@ -120,20 +134,38 @@ class CTranslate2Engine:
         best = max(range(len(rows)), key=lambda place: scores[place])
         if len(rows) > 1 and scores[best] < _highest_dropped(totals, rows, config):
             return None
-        tokens = tuple(rows[best][:-1])
-        return Hypothesis(tokens, scores[best], totals[best], (), truncated=False)
+        return Hypothesis(tuple(rows[best][:-1]), scores[best], totals[best], (), truncated=False)
+
+    def _greedy(self, row: list[int], total: float, *, limit: int, config: SearchConfig) -> Hypothesis | None:
+        """What greedy search took, cut at the limit (then without its score); None where it took what is forbidden, or nothing."""
+        cut = len(row) > limit + 1 or row[-1:] != [self.special.eos_id]
+        tokens = tuple(row[:limit] if cut else row[:-1])
+        if not self._forbidden(config).isdisjoint(tokens) or (cut and len(row) <= limit):
+            return None
+        return Hypothesis(tokens, total / length_divisor(config, len(row)), total, (), truncated=cut)
+
+    def _is_scored(self, found: Hypothesis | None) -> TypeGuard[Hypothesis]:
+        """Whether a hypothesis needs the log-probability of each token."""
+        return found is not None and (found.truncated or self.options.probabilities)
 
     def _score(self, sources: list[list[str]], found: list[Hypothesis | None]) -> list[Any]:
-        """Forced scoring of what was found, without anything forbidden, as torch scores."""
-        pairs = [(source, one.tokens) for source, one in zip(sources, found, strict=True) if one is not None]
+        """Forced scoring of what was found where it is needed, without anything forbidden, as torch scores."""
+        pairs = [(source, one.tokens) for source, one in zip(sources, found, strict=True) if self._is_scored(one)]
         if not pairs:
             return []
         targets = [[self.target_names[token] for token in tokens] for _, tokens in pairs]
         return list(
             self.translator.score_batch(
-                [source for source, _ in pairs], targets, asynchronous=True, max_batch_size=BATCH, max_input_length=0
+                [source for source, _ in pairs], targets, asynchronous=True, max_batch_size=GREEDY_BATCH, max_input_length=0
             )
         )
+
+
+def batches_of(read: Readings, config: SearchConfig) -> list[list[int]]:
+    """The numbers of the sources that can be searched, those of like length together, longest first."""
+    numbers, size = read.searchable(), GREEDY_BATCH if config.beam_size == 1 else BEAM_BATCH
+    order = [numbers[place] for place in longest_first([read.lengths[number] for number in numbers])]
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def kind_of(config: SearchConfig) -> str:
@@ -200,6 +232,6 @@ def _highest_dropped(totals: Sequence[float], rows: Sequence[Sequence[int]], con
 
 
 def _rescored(found: Hypothesis, logs: Sequence[float], config: SearchConfig) -> Hypothesis:
-    """The same tokens with the log-probability of each, the end included, and scores made of these."""
-    values = [float(value) for value in logs]
-    return make_hypothesis(list(found.tokens), values, total=sum(values), truncated=False, config=config)
+    """The same tokens with the log-probability of each, the end included unless it was cut, and scores made of these."""
+    values = [float(value) for value in (logs[:-1] if found.truncated else logs)]
+    return make_hypothesis(list(found.tokens), values, total=sum(values), truncated=found.truncated, config=config)

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from transduce.errors import ConfigError
+from transduce.processor import cpu_flags, int8_instructions
 
 ProductKind = Literal["auto", "fp32", "int8"]
 """Number format of the products of a prediction."""
@@ -63,7 +64,7 @@ def choose_products(wanted: ProductKind, *, device: torch.device, num_weights: i
 
     Raises ConfigError for int8 on a GPU.
     """
-    instructions = next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in cpu_flags()), None)
+    instructions = int8_instructions()
     if wanted == "int8":
         if device.type != "cpu":
             raise ConfigError("precision = int8: the model is on a GPU, and int8 products are for processors; use fp32 or auto")
@@ -77,15 +78,6 @@ def choose_products(wanted: ProductKind, *, device: torch.device, num_weights: i
 
 def _cuda_bf16() -> tuple[bool, str]:
     return torch.cuda.is_bf16_supported(including_emulation=False), torch.cuda.get_device_name()
-
-
-def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The instruction sets that Linux lists; empty elsewhere."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
 
 
 def set_threads(wanted: int | None) -> int:

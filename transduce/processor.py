@@ -1,0 +1,24 @@
+"""What the processor says that it can do. Nothing is assumed: where it says nothing, nothing is there.
+
+In: what Linux lists. Out: names of instruction sets. Decisions made from them stand with what they decide.
+"""
+
+from pathlib import Path
+
+INT8 = ("amx_int8", "avx512_vnni", "avx_vnni")
+"""Instructions that multiply 8-bit numbers and add up in 32 bits, the fastest first."""
+
+
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The instruction sets that Linux lists; empty elsewhere."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+
+
+def int8_instructions() -> str | None:
+    """The fastest of `INT8` that is there."""
+    flags = cpu_flags()
+    return next((name for name in INT8 if name in flags), None)
