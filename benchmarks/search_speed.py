@@ -1,8 +1,9 @@
 """How fast search is beside other engines: `python benchmarks/search_speed.py --json search_speed.json`.
 
-In: a model (--model, else one of benchmarks/shape.py is trained first for --train-minutes), Multi30k, the environments that
-benchmarks/peers.py made. Out, for greedy search and beam 5: sentences and tokens a second on the test sentences, with the batch size (and
-split of threads) that is best for each engine; the latency of single sentences on one thread; peak memory; BLEU where weights are the same.
+In: a model (--model, else one of benchmarks/shape.py is trained first for --train-minutes), on request a student of it, Multi30k, the
+environments that benchmarks/peers.py made. Out, for greedy search and beam 5: sentences and tokens a second on the test sentences, with
+the batch size (and split of threads) that is best for each engine; the latency of single sentences on one thread; peak memory; BLEU where
+weights are the same.
 
 The decision to question: CTranslate2 searches with the same weights and ends where it wants; Hugging Face has a model of the same shape
 with random weights and every sentence is held to 15 tokens, on our side too, so that both do the same number of steps.
@@ -19,18 +20,22 @@ from pathlib import Path
 
 import sacrebleu
 from alternate import TUNED_ALLOCATOR, Comparison, Record, Side, alternate, options, say_disturbance, say_machine, say_table, write_json
-from pairs import Pairs, load_codec_of, prepare_pairs, read_lines
+from pairs import Pairs, prepare_pairs, read_lines
 from peers import PEERS, python_of, versions_of
 from runners.ours_train import run_tree
 from shape import TINY, Shape
 
+from transduce.data.codec import as_text_codec
+from transduce.train.checkpoint import LoadedModel, load_model
+
 RUNNERS = Path(__file__).resolve().parent / "runners"
-OURS = "transduce"
+OURS, STUDENT = "transduce", "transduce student"
 OURS_BATCHES = ("1024", "2048", "4096", "8192", "16384")
 HUGGINGFACE_BATCHES = ("32", "64", "128")
 CTRANSLATE2_BATCHES = ("32 examples", "64 examples", "2048 tokens")
 BEAMS = ("1", "5")
 FORCED_LENGTH = 15
+SOURCES = "sources.ids"
 SAME = "the same weights, every sentence to its own end"
 FORCED = f"the same shape, float32, {FORCED_LENGTH} tokens for every sentence"
 SINGLE = "one sentence at a time, one thread, milliseconds"
@@ -58,9 +63,9 @@ def plan_of(settings: Sequence[str]) -> Plan:
     return {beam: list(settings) for beam in BEAMS}
 
 
-def our_engine(pairs: Pairs, model: Path, *, engine: str, precision: str, output: Path) -> Engine:
+def our_engine(pairs: Pairs, model: Path, *, engine: str, precision: str, output: Path, what: str = OURS) -> Engine:
     """`Predictor` with one of its engines and a precision; auto and auto is what `transduce predict` does by default."""
-    name = " ".join([OURS, *(word for word in (engine, precision) if word != "auto")])
+    name = " ".join([what, *(word for word in (engine, precision) if word != "auto")])
     asked = ("--engine", engine, "--precision", precision, "--output", str(output / name.replace(" ", "-")))
     command = (sys.executable, str(RUNNERS / "ours_search.py"), "--pairs", str(pairs.folder), "--model", str(model), *asked)
     return Engine(name, command, plan_of(OURS_BATCHES), plan_of(["4096"]))
@@ -70,7 +75,8 @@ def ctranslate2_engines(pairs: Pairs, exported: Path, *, python: Path, threads: 
     """The exported model in float32 and int8, with every split of the threads between workers and products."""
     splits = sorted({(1, threads), (threads, 1)})
     settings = [f"{workers}x{each}:{batch}" for workers, each in splits for batch in CTRANSLATE2_BATCHES]
-    words = (str(python), str(RUNNERS / "ctranslate2_search.py"), "--pairs", str(pairs.folder), "--model", str(exported))
+    words = (str(python), str(RUNNERS / "ctranslate2_search.py"), "--sources", str(output / SOURCES), "--pairs", str(pairs.folder))
+    words = (*words, "--model", str(exported))
     found = []
     for kind in ("float32", "int8"):
         name = f"ctranslate2 {kind}"
@@ -152,9 +158,15 @@ def latency_rows(comparison: Comparison) -> list[list[object]]:
     return [[name, *(comparison.median(name, what, beam=beam) for what, beam in figures)] for name in comparison.turns]
 
 
-def bleu_of(pairs: Pairs, output: Path, names: Sequence[str], *, limit: int | None) -> dict[tuple[str, str], float]:
+def write_sources(pairs: Pairs, loaded: LoadedModel, output: Path) -> None:
+    """The test sentences as ids of the model's own codec, for engines that read no text."""
+    rows = as_text_codec(loaded.source_codec, "source").encode_many(read_lines(pairs.text("test", "en")))
+    (output / SOURCES).write_text("".join(" ".join(map(str, row.tolist())) + "\n" for row in rows), encoding="ascii")
+
+
+def bleu_of(pairs: Pairs, loaded: LoadedModel, output: Path, *, names: Sequence[str], limit: int | None) -> dict[tuple[str, str], float]:
     """sacreBLEU of what each engine wrote, by engine and beam width."""
-    codec, references, found = load_codec_of(pairs), read_lines(pairs.text("test", "de"), limit), {}
+    codec, references, found = as_text_codec(loaded.target_codec, "target"), read_lines(pairs.text("test", "de"), limit), {}
     for name in names:
         for beam in BEAMS:
             texts, ids = (output / f"{name.replace(' ', '-')}.{beam}.{kind}" for kind in ("txt", "ids"))
@@ -241,7 +253,8 @@ def main() -> int:
     """Exit code 1 if our side did not run."""
     parser = options(__doc__, rounds=3)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/multi30k"), help="folder with train.en, train.de, val.en, ...")
-    parser.add_argument("--model", type=Path, help="a model directory that was trained on the prepared pairs")
+    parser.add_argument("--model", type=Path, help="a model directory, English to German")
+    parser.add_argument("--student", type=Path, help="a model directory that takes part in the first table, with its own answers")
     parser.add_argument("--train-minutes", type=float, default=15, help="where there is no model yet")
     parser.add_argument("--single", type=int, default=200, help="sentences whose latency is measured")
     words = parser.parse_args()
@@ -253,12 +266,16 @@ def main() -> int:
     model = words.model or trained_model(pairs, shape, folder, minutes=words.train_minutes, steps=4 if quick else None)
     pythons, versions = peers_of(words.peers)
     facts = say_machine(words.threads, **versions)
+    loaded = load_model(model)
+    write_sources(pairs, loaded, output)
     found = contest(pairs, shape, model, pythons=pythons, threads=words.threads, output=output)
+    if words.student:
+        found.same.append(our_engine(pairs, words.student, engine="auto", precision="auto", output=output, what=STUDENT))
     if quick:
         found = Contest(quickened(found.same), quickened([found.own])[0], quickened(found.shaped))
     few = () if limit is None else ("--limit", str(limit))
     comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, logs=folder / "logs" / "search")
-    bleu = bleu_of(pairs, output, list(comparisons[SAME].turns), limit=limit)
+    bleu = bleu_of(pairs, loaded, output, names=list(comparisons[SAME].turns), limit=limit)
     tables = say_tables(comparisons, found.own.name, bleu)
     told = {name: {"rows": tables[name], "disturbance": c.disturbance(), "failed": c.failed} for name, c in comparisons.items()}
     write_json(words.json, {"machine": facts, "shape": shape.word(), **told})

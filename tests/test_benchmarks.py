@@ -268,6 +268,8 @@ def test_search_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytes
     assert run_main(load("search_speed"), [*words, "--json", str(tmp_path / "q.json")], monkeypatch) == 0
     report = json.loads((tmp_path / "q.json").read_text())
     same, forced, single = (table["rows"] for table in list(report.values())[2:])
+    sources = (tmp_path / "outputs" / "sources.ids").read_text().splitlines()
+    assert sources == (tmp_path / "pairs-400" / "test.ids.en").read_text().splitlines()
     assert [row[1] for row in same] == ["1"] * 3 + ["5"] * 3 and same[0][0] == "transduce"
     assert {row[0].split()[-1] for row in same} == {"transduce", "fp32", "int8"}
     assert all(row[-1] >= 0 for row in same) and len(forced) == 2 and len(single) == 3

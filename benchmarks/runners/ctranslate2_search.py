@@ -1,6 +1,6 @@
 """CTranslate2's side of a search comparison, with a model that `transduce export --format ctranslate2` wrote.
 
-In: the exported folder, prepared pairs, a plan whose settings are `WORKERSxTHREADS:BATCH UNIT`, as in `2x1:64 examples`. Out: JSON lines;
+In: the exported folder, sentences as ids, a plan whose settings are `WORKERSxTHREADS:BATCH UNIT`, as in `2x1:64 examples`. Out: JSON lines;
 with --output the ids of the last pass of each beam width. Runs in the environment of that peer. Sentences come as tokens: nothing is
 tokenized or joined in the time that is measured.
 """
@@ -26,12 +26,13 @@ def main() -> None:
     """Translate and tell how fast."""
     parser = arguments(__doc__)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--sources", type=Path, required=True, help="a sentence in ids of the model's codec on each line")
     parser.add_argument("--compute-type", default="int8")
     parser.add_argument("--output", help="write ids to OUTPUT.BEAM.ids")
     words = parser.parse_args()
     names = vocabulary_of(words.model, "source")
     written = {name: number for number, name in enumerate(vocabulary_of(words.model, "target"))}
-    lines = (words.pairs / "test.ids.en").read_text(encoding="ascii").splitlines()[: words.limit]
+    lines = words.sources.read_text(encoding="ascii").splitlines()[: words.limit]
     sources = [[names[int(word)] for word in line.split()] + [names[EOS]] for line in lines]
     limits = {"max_decoding_length": LONGEST}
     if words.force is not None:
