@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -28,6 +29,15 @@ ResultT = TypeVar("ResultT")
 def can_fork() -> bool:
     """Whether this process may be copied: on Linux, and while no other Python thread could hold a lock that the copy waits for."""
     return sys.platform == "linux" and threading.active_count() == 1
+
+
+def start_copy(target: Callable[[], None]) -> ForkProcess:
+    """A copy of this process that runs `target`, started."""
+    process = ForkProcess(target=target, daemon=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # torch's threads, unused there
+        process.start()
+    return process
 
 
 def forked(work: Callable[[ArgumentT], ResultT], shares: Sequence[Sequence[ArgumentT]]) -> Iterator[tuple[ArgumentT, ResultT]]:
@@ -53,11 +63,7 @@ class _Worker(Generic[ArgumentT, ResultT]):
     def __init__(self, work: Callable[[ArgumentT], ResultT], share: Sequence[ArgumentT], *, others: Sequence[Connection]) -> None:
         self.share = share
         self.answers, sending = multiprocessing.Pipe(duplex=False)
-        foreign = (*others, self.answers)
-        self._process = ForkProcess(target=_answer, args=(work, share), kwargs={"sending": sending, "foreign": foreign}, daemon=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # torch's threads, unused there
-            self._process.start()
+        self._process = start_copy(partial(_answer, work, share, sending=sending, foreign=(*others, self.answers)))
         sending.close()
 
     def receive(self) -> ResultT:

@@ -11,12 +11,11 @@ import mmap
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkProcess
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from transduce.data.batch import Batch, Padded
 from transduce.errors import WorkerError
-from transduce.forked import can_fork
+from transduce.forked import can_fork, start_copy
 from transduce.train.allocator import Heap
 
 MOST_PROCESSES = 4
@@ -126,10 +125,7 @@ class _Helper:
         self.gradients = shared_tensors(parameters)
         self._sent = 0
         self._connection, theirs = Pipe()
-        self._process = ForkProcess(target=self._serve, args=(compute, theirs), daemon=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # torch's threads, unused there
-            self._process.start()
+        self._process = start_copy(partial(self._serve, compute, theirs))
         theirs.close()
 
     def send(self, job: Job) -> None:
