@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce.model.heads import TokenHead, token_head
-from transduce.model.products import Linear
+from transduce.model.products import Linear, padded_count
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import int8_instructions
 
@@ -46,19 +46,19 @@ class Int8Product(nn.Module):
         """(..., K) -> (..., N) float32; bias (N,)."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         steps = rows.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)  # (M, 1)
-        outputs = self.multiply(torch.div(rows, steps).round_().to(torch.int8))
+        outputs = self.multiply(torch.div(rows, steps).round_())
         outputs = outputs.mul_(steps) if bias is None else torch.addcmul(bias, outputs, steps, out=outputs)
         return outputs.view(*inputs.shape[:-1], -1)
 
     def multiply(self, rows: Tensor) -> Tensor:
-        """(M, K) int8 -> (M, N) float32: whole sums times the scale of each output."""
+        """(M, K) whole numbers -> (M, N) float32: whole sums times the scale of each output."""
         if not self.packed:
-            return torch._int_mm(rows, self.rounded).float().mul_(self.scales)
-        count = len(rows)
-        rows = rows.repeat(2, 1) if count == 1 else rows  # one row alone was measured 300 times as slow as two
+            return torch._int_mm(rows.to(torch.int8), self.rounded).float().mul_(self.scales)
+        whole = rows.new_empty(padded_count(len(rows)), rows.shape[1], dtype=torch.int8)  # oneDNN compiles code for each number of rows
+        whole[: len(rows)].copy_(rows)
         weight = (self.rounded, self.scales, self.zeros)
-        outputs = torch.ops.onednn.qlinear_pointwise(rows, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")
-        return outputs[:count]  # type: ignore[no-any-return]
+        outputs = torch.ops.onednn.qlinear_pointwise(whole, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")
+        return outputs[: len(rows)]  # type: ignore[no-any-return]
 
 
 class Int8Linear(nn.Module):
