@@ -223,13 +223,13 @@ def quickened(engines: Sequence[Engine]) -> list[Engine]:
 
 
 def compare(found: Contest, few: Sequence[str], *, rounds: int, threads: int, single: int, logs: Path) -> dict[str, Comparison]:
-    """The three comparisons, by name."""
+    """The three comparisons, by name. The one with outputs of their own length comes last, so that these are what is left to be scored."""
     more = (*few, "--force", str(FORCED_LENGTH))
     alone = [engine.side(engine.single, *few, "--single", str(single)) for engine in (*found.same, *found.shaped)]
     return {
-        SAME: run_group(found.same, few, rounds=rounds, threads=threads, logs=logs / "same"),
         FORCED: run_group([found.own, *found.shaped], more, rounds=rounds, threads=threads, logs=logs / "forced"),
         SINGLE: alternate(alone, rounds=rounds, threads=1, logs=logs / "single"),
+        SAME: run_group(found.same, few, rounds=rounds, threads=threads, logs=logs / "same"),
     }
 
 
@@ -277,7 +277,10 @@ def main() -> int:
     comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, logs=folder / "logs" / "search")
     bleu = bleu_of(pairs, loaded, output, names=list(comparisons[SAME].turns), limit=limit)
     tables = say_tables(comparisons, found.own.name, bleu)
-    told = {name: {"rows": tables[name], "disturbance": c.disturbance(), "failed": c.failed} for name, c in comparisons.items()}
+    told = {
+        name: {"rows": rows, "disturbance": comparisons[name].disturbance(), "failed": comparisons[name].failed}
+        for name, rows in tables.items()
+    }
     write_json(words.json, {"machine": facts, "shape": shape.word(), **told})
     return int(OURS not in comparisons[SAME].turns)
 
