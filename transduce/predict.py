@@ -252,9 +252,8 @@ class Predictor:
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
         """Batches of source numbers with what was found for each, by an engine and, for what it leaves, by torch, in several processes
         where that is worth it."""
-        numbers = encoded.searchable()
+        numbers = encoded.searchable() if engine is None else []
         if engine is not None:
-            numbers = []
             for batch, answers in engine.search(encoded, config, ceiling=self.ceilings.target):
                 answered = {number: [answer] for number, answer in zip(batch, answers, strict=True) if answer is not None}
                 numbers += [number for number in batch if number not in answered]

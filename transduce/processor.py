@@ -3,12 +3,14 @@
 In: what Linux lists. Out: names of instruction sets. Decisions made from them stand with what they decide.
 """
 
+from functools import cache
 from pathlib import Path
 
 INT8 = ("amx_int8", "avx512_vnni", "avx_vnni")
 """Instructions that multiply 8-bit numbers and add up in 32 bits, the fastest first."""
 
 
+@cache
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """The instruction sets that Linux lists; empty elsewhere."""
     try:

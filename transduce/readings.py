@@ -108,7 +108,7 @@ def _flags(codec: Codec, value: Value, contents: Sequence[Row], *, longest: int)
 
 class evaluation:  # noqa: N801 - a context manager reads as a verb
     """Models in evaluation mode inside, as they were afterwards (validation runs between training steps). A loaded model is in it
-    already, and its modules are not looked at one by one: that took a tenth of the time of a short sentence."""
+    already, and its modules are not looked at one by one."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.models = [member.model for member in members if member.model.training]
