@@ -96,6 +96,10 @@ def test_the_command_line_reads_pictures(learned: Path) -> None:
     assert both.exit_code == 0, both.output
     answers = [json.loads(line) for line in both.output.splitlines() if line.startswith("{")]
     assert len(answers) == 2 and answers[1]["flags"] == ["unreadable_source"] and not answers[1]["text"]
+    empty = learned / "empty.png"
+    empty.touch()
+    refused = CliRunner().invoke(app, ["predict", run, "--input", str(empty)])
+    assert refused.exit_code == 65 and f"{empty}: is empty" in refused.output
 
 
 def test_attention_is_drawn_on_the_picture(learned: Path, tmp_path: Path) -> None:

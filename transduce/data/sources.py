@@ -30,7 +30,7 @@ def read_sources(path: Path | None, data: DataConfig, media: Path | None = None)
     if kind == "text":
         yield from read_lines(path)
         return
-    if kind == "media" and path is not None and not _is_text(path):
+    if kind == "media" and path is not None and _is_media(path):
         yield Media(path.absolute())
         return
     place = path or Path("<stdin>")
@@ -47,9 +47,13 @@ def read_sources(path: Path | None, data: DataConfig, media: Path | None = None)
             raise DataError(f"{bad.reason}: {bad.detail}", place, number) from None
 
 
-def _is_text(path: Path) -> bool:
+def _is_media(path: Path) -> bool:
+    """Whether a file is a recording or picture itself and no list of them. Raises DataError for an empty one, which is neither."""
     with open_bytes(path) as handle:
-        return b"\0" not in handle.read(NUL_WITHIN)
+        start = handle.read(NUL_WITHIN)
+    if not start:
+        raise DataError("is empty: a recording, a picture or a list of such files is wanted", path)
+    return b"\0" in start
 
 
 def read_examples(path: Path, data: DataConfig, media: Path | None = None) -> list[Record]:
