@@ -15,7 +15,7 @@ from transduce.config import parse_config
 from transduce.controls import exchanged, originality, originality_lines
 from transduce.data.sources import read_examples
 from transduce.data.values import Media
-from transduce.errors import ConfigError
+from transduce.errors import ConfigError, DataError
 from transduce.evaluate import Evaluation, evaluate, write_report
 from transduce.pictures import Look, looks_png
 from transduce.predict import Predictor
@@ -99,7 +99,8 @@ def test_the_command_line_reads_pictures(learned: Path) -> None:
     empty = learned / "empty.png"
     empty.touch()
     refused = CliRunner().invoke(app, ["predict", run, "--input", str(empty)])
-    assert refused.exit_code == 65 and f"{empty}: is empty" in refused.output
+    assert isinstance(refused.exception, DataError) and refused.exception.exit_code == 65
+    assert str(refused.exception).startswith(f"{empty}: is empty")
 
 
 def test_attention_is_drawn_on_the_picture(learned: Path, tmp_path: Path) -> None:
