@@ -1,5 +1,8 @@
 """The Conformer: its convolution against torch's, its modules in the paper's order, settings that cannot work."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -79,3 +82,21 @@ def test_what_cannot_work_is_refused() -> None:
         ConformerConfig(width=12, heads=4)
     with pytest.raises(ValidationError, match="must divide width"):
         ConformerConfig(width=10, heads=4)
+
+
+def test_a_convolution_in_bfloat16_ends_for_every_shape() -> None:
+    """oneDNN writes kernels for ever for some shapes of bfloat16, so the process that tries them is given a minute."""
+    shapes = [(5, 38, 144, 15), (1, 150, 144, 15), (3, 40, 16, 15), (3, 36, 80, 15)]
+    code = (
+        "import torch\n"
+        "from transduce.model.depthwise import DepthwiseConvolution\n"
+        "torch.set_num_threads(2)\n"
+        f"for batch, length, size, kernel_size in {shapes}:\n"
+        "    inputs = torch.randn(batch, length, size, requires_grad=True)\n"
+        "    with torch.autocast('cpu', torch.bfloat16):\n"
+        "        outputs = DepthwiseConvolution(size, kernel_size)(inputs)\n"
+        "    outputs.float().sum().backward()\n"
+        "    print(tuple(inputs.grad.shape), outputs.dtype)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [f"{shape[:3]} torch.bfloat16" for shape in shapes]
