@@ -47,6 +47,8 @@ def _ends(config: "RunConfig") -> Iterator[str]:
         problem = model.frontend.patch_problem(data.source_codec.patch)
         if problem is not None:
             yield f"data.source_codec.patch = {data.source_codec.patch} does not fit model.frontend: {problem}"
+    if config.search.shortlist and (source, target) != ("text", "text"):
+        yield "search.shortlist needs texts at both ends: it is learned from which token stands beside which"
     if model.reverse_source and source != "text":
         yield f"model.reverse_source is for sources of text; this one is {kind}"
     if any(corpus.resolved_format == "tracks" for corpus in (*data.train, data.valid)) and data.windows is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from transduce.decode.batches import plan_batches, plan_shares
 from transduce.decode.ctc import model_scorer
 from transduce.decode.ctc_only import ctc_search
 from transduce.decode.forced import forced_log_probabilities
-from transduce.decode.fusion import FusedScorer, LanguageModel
+from transduce.decode.fusion import FusedScorer, LanguageModel, expect_language_model
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import EnsembleScorer, Scorer
 from transduce.decode.search import SearchConfig, search
+from transduce.decode.shortlist import Shortlist, ShortlistScorer
 from transduce.engines import Engine, EngineChoice, EngineName
 from transduce.errors import ConfigError, DataError
 from transduce.forked import can_fork, forked
@@ -36,9 +37,6 @@ from transduce.model.seq2seq import Seq2Seq
 from transduce.predictions import Alternative, ForcedScore, Prediction
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
 from transduce.train.precision import ProductKind, choose_products
-
-if TYPE_CHECKING:
-    from transduce.train.checkpoint import LoadedModel
 
 __all__ = ["Alternative", "ForcedScore", "Prediction", "Predictor"]
 
@@ -68,6 +66,8 @@ class Predictor:
     ) -> None:
         self.members = tuple(Member(model, source_codec) for model in models)
         self.language_model: LanguageModel | None = None
+        self.shortlist: Shortlist | None = None
+        """Which target tokens torch considers with 8-bit weights, where `search.shortlist` is on and nothing else is asked."""
         self.target_codec = target_codec
         self.search = search or SearchConfig()
         self.ceilings = ceilings or LengthCeilings()
@@ -129,13 +129,14 @@ class Predictor:
         kind, reason = choose_products(precision, device=next(models[0].parameters()).device, num_weights=weights)
         if kind == "int8":
             models = [int8_model(model) for model in models]
+            predictor.shortlist = first.shortlist if len(loaded) == 1 else None
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
         predictor.precision = f"{kind} ({reason})"
         request = EngineRequest(engine, precision, torch.get_num_threads(), probabilities)
         predictor.choice = choose_engine(directories, loaded, request)
         if language_model is not None:
             language = load_model(resolve_model(Path(language_model)))
-            predictor._check(Path(language_model), language, beside=paths[0])
+            expect_language_model(language_model, language, writes=target_codec, beside=paths[0])
             own = int8_model(language.model) if kind == "int8" else language.model
             predictor.language_model = LanguageModel(own, language.config.model.max_target_length)
         return predictor
@@ -153,19 +154,6 @@ class Predictor:
         other = copy(self)
         other.choice, other.left_to_torch = choice, 0
         return other
-
-    def _check(self, path: Path, loaded: "LoadedModel", *, beside: Path | str) -> None:
-        """Raises ConfigError where what was loaded is no language model, or does not write as the model `beside` it."""
-        source, target = loaded.source_codec, loaded.target_codec
-        if source.kind != "none":
-            raise ConfigError(
-                f"{path} is no language model: its source is {source.describe()}, but data.source_codec.kind = none is wanted"
-            )
-        if target.digest != self.target_codec.digest:
-            raise ConfigError(
-                f"{path} writes with another target codec ({target.describe()}) than {beside} ({self.target_codec.describe()}); train the "
-                f"language model with data.target_codec: {{kind: stored, path: {beside}}}"
-            )
 
     def predict(
         self,
@@ -328,6 +316,14 @@ class Predictor:
                     "(search.language_weight = 0 leaves one out)"
                 )
             return ctc_search(self.members[0].model, sources[0], config, max_length=ceiling)
+        if (
+            self.shortlist is not None
+            and config.shortlist
+            and not (config.ctc_weight or any(prefixes or ()) or self.language_weight(config))
+        ):
+            tokens = torch.from_numpy(self.shortlist.tokens(encoded.first(number).data for number in batch))
+            few = ShortlistScorer(self.members[0].model, sources[0], tokens, max_length=ceiling)
+            return few.named(search(few, config=config, keys=keys))
         scorers = [
             model_scorer(member.model, source, config, max_length=ceiling) for member, source in zip(self.members, sources, strict=True)
         ]

@@ -8,6 +8,7 @@ import torch
 from transduce.config import RunConfig, parse_config
 from transduce.data.text import CharactersConfig, fit_text_codec
 from transduce.decode.options import SearchConfig
+from transduce.model.frontends import Vocabulary
 from transduce.model.heads import token_head
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.model.transformer import TransformerConfig
@@ -80,13 +81,13 @@ def named_config(name: str) -> ModelConfig:
     return model_config(OPTIONS[name], OPTIONS[name], {}) if name in OPTIONS else model_config(*SHAPES[name])
 
 
-def random_model(config: ModelConfig, *, seed: int = 0, end: float = 1.2) -> Seq2Seq:
+def random_model(config: ModelConfig, *, seed: int = 0, end: float = 1.2, source: Vocabulary = SOURCE.vocabulary) -> Seq2Seq:
     """Sublayers that outweigh the residual (else outputs repeat one token), biases that are not zero, special tokens that are rare.
 
     end: how much the end is preferred.
     """
     torch.manual_seed(seed)
-    model = build_model(config, SOURCE.vocabulary, TARGET.vocabulary).eval()
+    model = build_model(config, source, TARGET.vocabulary).eval()
     special, head = TARGET.vocabulary, token_head(model.head)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

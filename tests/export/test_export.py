@@ -8,24 +8,29 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("ctranslate2", reason="the extra `export` is not installed")
 
-from exported_models import LONGEST, SOURCE, TEXTS, named_config, save
+from exported_models import LONGEST, SOURCE, TARGET, TEXTS, named_config, random_model, save
 
 from transduce import cli
 from transduce.commands.export import agreement_line
+from transduce.data.text import CharactersConfig, fit_text_codec
 from transduce.decode.options import SearchConfig
+from transduce.decode.shortlist import Shortlist
 from transduce.engines import EngineChoice
 from transduce.errors import ConfigError, DataError, ExportError
 from transduce.export import choice
+from transduce.export.choice import export_folder
+from transduce.export.ctranslate2 import shortlist_lines
 from transduce.export.parity import compare_engines, generated_examples, validation_examples
-from transduce.export.record import KINDS, PARITY, ParityRecord, read_record
+from transduce.export.record import KINDS, PARITY, SHORTLISTED, ParityRecord, read_record
 from transduce.export.write import Exported, export_model
 from transduce.model.ssru import SSRUDecoderConfig
 from transduce.predict import Predictor
-from transduce.train.checkpoint import load_model
+from transduce.train.checkpoint import load_model, save_model
 from transduce.train.storage import MANIFEST, verify_folder, write_json
 
 Call = Callable[..., tuple[int, str, str]]
@@ -119,7 +124,7 @@ def test_an_engine_that_answers_otherwise_does_not_pass(original: tuple[Path, Ex
 
     def load(compute_type: str) -> EngineChoice:
         request = choice.EngineRequest("ctranslate2", probabilities=False)
-        engine = choice.load_engine(other, load_model(directory), request, compute_type=compute_type, checked=frozenset(KINDS))
+        engine = choice.load_engine(other, load_model(directory), request, compute_type=compute_type, kinds=(frozenset(KINDS), frozenset()))
         return EngineChoice(engine, "", forced=True)
 
     agreements = compare_engines(predictor, load, generated_examples(SOURCE, LONGEST))
@@ -202,7 +207,7 @@ def test_the_command_exports_and_predict_says_what_it_uses(model: Path, call: Ca
     (model.parent / "ref.txt").write_text("st\n" * len(LINES), encoding="utf-8")
     code, output, _ = call("export", "model", "--source", "in.txt", "--target", "ref.txt", "--threads", "1")
     assert code == 0 and f"compared on {len(LINES)} sources that were given" in output
-    assert "greedy float32 passed  100.0 % the same" in output and "to references (torch" in output
+    assert "greedy float32        passed  100.0 % the same" in output and "to references (torch" in output
     assert "`transduce predict` uses it from now on for beam and greedy search" in output
     assert "export:     ctranslate2 " in call("info", "model")[1] and "greedy float32" in call("info", "model")[1]
     torch_code, wanted, message = call("predict", "model", "--engine", "torch", "--threads", "1", stdin=INPUT)
@@ -244,7 +249,7 @@ def test_the_command_refuses_with_its_exit_code(model: Path, call: Call) -> None
 def test_where_nothing_could_be_compared_it_says_so(original: tuple[Path, Exported]) -> None:
     one = original[1].record.agreements[0]
     empty = one.model_copy(update={"sentences": 0, "left_to_torch": 7, "passed": False})
-    assert agreement_line(empty) == "  greedy int8    FAILED  nothing to compare: all of 7 sources were left to torch"
+    assert agreement_line(empty) == "  greedy int8           FAILED  nothing to compare: all of 7 sources were left to torch"
 
 
 def test_an_export_outside_is_not_looked_for(model: Path, call: Call) -> None:
@@ -259,3 +264,42 @@ def test_nothing_imports_the_engine_without_an_export(tmp_path: Path) -> None:
     bare = save(tmp_path / "bare", named_config("rope"))
     program = "import sys; from transduce.predict import Predictor; Predictor.load(sys.argv[1]); sys.exit('ctranslate2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program, str(bare)], check=False).returncode == 0
+
+
+def test_a_shortlist_is_exported_checked_and_used(tmp_path: Path) -> None:
+    source = fit_text_codec(CharactersConfig(), ["abcdefgh"], seed=0)
+    config = named_config("plain")
+    directory = save(tmp_path / "first", config)
+    loaded = load_model(directory)
+    special, letters = TARGET.vocabulary, TARGET.encode("stuvwxyz")
+    ranking = np.array([special.pad_id, special.bos_id, special.eos_id, special.unk_id, *letters], dtype=np.int32)
+    whole = Shortlist(np.tile(letters, (source.vocabulary.size, 1)), ranking)
+    run = loaded.config.model_copy(update={"search": SearchConfig(early_stop="full", max_length=12, shortlist=True)})
+    model = random_model(config, seed=3, end=0.6, source=source.vocabulary)
+    short = tmp_path / "short"
+    save_model(short, model=model, config=run, codecs=(source, TARGET), metrics={}, shortlist=whole)
+    record = export_model(short, threads=1).record
+    assert [one.compute_type for one in record.agreements] == [SHORTLISTED, SHORTLISTED, "int8", "int8", "float32", "float32"]
+    predictor = Predictor.load(short, threads=1, precision="int8")
+    assert predictor.choice.engine is not None
+    assert "with a shortlist" in predictor.choice.engine.name
+    exact = Predictor.load(short, threads=1, precision="fp32").choice
+    assert exact.engine is not None
+    assert "with a shortlist" not in exact.engine.name
+    place = export_folder(short)
+    few = "".join(f"{name}\ts t\n" for name in "abcdefgh")
+    (place / "vmap.txt").write_text(f"\t{' '.join(TARGET.pieces([special.eos_id]))}\n{few}", encoding="utf-8")
+    manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+    del manifest["files"]["vmap.txt"]
+    write_json(place / MANIFEST, manifest)
+    narrow = Predictor.load(short, threads=1, precision="int8").predict(list("abcdefgh"))
+    free = run.search.model_copy(update={"shortlist": False})
+    wide = Predictor.load(short, threads=1, precision="int8").predict(list("abcdefgh"), search=free)
+    assert {letter for one in narrow for letter in one.text} <= {"s", "t"}
+    assert any(set(one.text) - {"s", "t"} for one in wide)
+
+
+def test_names_with_blanks_have_no_shortlist() -> None:
+    short = Shortlist(np.zeros((2, 1), dtype=np.int32), np.arange(2, dtype=np.int32))
+    assert list(shortlist_lines(short, ["a", " "], ["b", "c"])) == []
+    assert list(shortlist_lines(short, ["a", "d"], ["b", "c"])) == ["\tb c\n", "a\tb\n", "d\tb\n"]

@@ -55,10 +55,10 @@ def export_lines(exported: Exported, *, inside: bool) -> list[str]:
 
 
 def agreement_line(one: Agreement) -> str:
-    """`greedy int8     passed  93.5 % the same, chrF 98.2 to torch, 61.0 to references (torch 61.1), 3 of 200 left to torch`."""
+    """`greedy int8            passed  93.5 % the same, chrF 98.2 to torch, 61.0 to references (torch 61.1), 3 of 200 left to torch`."""
     references = "" if one.metric is None else f", {one.metric:.2f} to references (torch {one.metric_torch:.2f})"
     figures = f"{100 * one.same:.1f} % the same, scores within {one.score_error:.1g}, chrF {one.likeness:.2f} to torch{references}"
     if not one.sentences:
-        return f"  {one.kind:6} {one.compute_type:7} FAILED  nothing to compare: all of {one.left_to_torch} sources were left to torch"
+        return f"  {one.kind:6} {one.compute_type:14} FAILED  nothing to compare: all of {one.left_to_torch} sources were left to torch"
     left = f"{one.left_to_torch} of {one.sentences + one.left_to_torch} left to torch"
-    return f"  {one.kind:6} {one.compute_type:7} {'passed' if one.passed else 'FAILED'}  {figures}, {left}"
+    return f"  {one.kind:6} {one.compute_type:14} {'passed' if one.passed else 'FAILED'}  {figures}, {left}"

@@ -6,18 +6,23 @@ again, as in the paper, so that an output's score is what the two models give it
 """
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from transduce.data.no_source import NoSourceCodec
+from transduce.data.tokens import TextCodec
 from transduce.data.values import NOTHING
 from transduce.decode.candidates import log_probabilities
 from transduce.decode.scorers import ModelScorer, Scorer, ScorerState
 from transduce.errors import ConfigError
 from transduce.model.frontends import Vocabulary
 from transduce.model.seq2seq import Seq2Seq
+
+if TYPE_CHECKING:
+    from transduce.train.checkpoint import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,18 @@ class LanguageModel:
         codec = NoSourceCodec()
         nothing = codec.collate([row.data for row in codec.rows([NOTHING] * sentences)], None)
         return ModelScorer(self.model, nothing.to(device), max_length=self.longest)
+
+
+def expect_language_model(path: Path | str, loaded: "LoadedModel", *, writes: TextCodec, beside: Path | str) -> None:
+    """Raises ConfigError where what was loaded is no language model, or does not write as the model `beside` it."""
+    source, target = loaded.source_codec, loaded.target_codec
+    if source.kind != "none":
+        raise ConfigError(f"{path} is no language model: its source is {source.describe()}, but data.source_codec.kind = none is wanted")
+    if target.digest != writes.digest:
+        raise ConfigError(
+            f"{path} writes with another target codec ({target.describe()}) than {beside} ({writes.describe()}); train the "
+            f"language model with data.target_codec: {{kind: stored, path: {beside}}}"
+        )
 
 
 @dataclass(frozen=True)

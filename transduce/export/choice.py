@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from transduce.data.codec import as_text_codec
 from transduce.engines import ENGINES, EngineChoice, EngineName
 from transduce.errors import CheckpointError, ConfigError, ExportError
-from transduce.export.record import COMPUTE_TYPES, KINDS, ParityRecord, read_record
+from transduce.export.record import COMPUTE_TYPES, KINDS, SHORTLISTED, ParityRecord, read_record
 from transduce.processor import cpu_flags
 from transduce.train.checkpoint import MODEL, LoadedModel
 from transduce.train.precision import ProductKind
@@ -83,9 +83,11 @@ def _exported(directories: Sequence[Path], loaded: LoadedModel, request: EngineR
     """The engine of an export. Raises ExportError, CheckpointError with the reason why it cannot be used."""
     record, forced = usable_record(directories), request.wanted == CTRANSLATE2
     compute_type, checked = choose_numbers(record, request.precision)
-    if not checked and not forced:
+    shortlisted = record.passed(SHORTLISTED) if compute_type == "int8" else frozenset()
+    if not checked | shortlisted and not forced:
         raise ExportError(f"the export failed its parity check with {compute_type}")
-    engine = load_engine(export_folder(directories[0]), loaded, request, compute_type=compute_type, checked=checked or frozenset(KINDS))
+    kinds = (checked if checked | shortlisted else frozenset(KINDS)), shortlisted
+    engine = load_engine(export_folder(directories[0]), loaded, request, compute_type=compute_type, kinds=kinds)
     verdict = f"its export passed the parity check on {record.sources}" if checked else "its export FAILED the parity check"
     return EngineChoice(engine, f"asked for; {verdict}" if forced else verdict, forced)
 
@@ -119,16 +121,16 @@ def choose_numbers(record: ParityRecord, precision: ProductKind) -> tuple[str, f
     possible = [name for name in wanted if name in supported]
     if not possible:
         raise ExportError(f"ctranslate2 has no {' or '.join(wanted)} on this processor")
-    best = max(possible, key=lambda name: len(record.passed(name)))
+    best = max(possible, key=lambda name: len(record.passed(name) | (record.passed(SHORTLISTED) if name == "int8" else frozenset())))
     return best, record.passed(best)
 
 
 def load_engine(
-    folder: Path, loaded: LoadedModel, request: EngineRequest, *, compute_type: str, checked: frozenset[str]
+    folder: Path, loaded: LoadedModel, request: EngineRequest, *, compute_type: str, kinds: tuple[frozenset[str], frozenset[str]]
 ) -> "CTranslate2Engine":
-    """The exported model in memory."""
+    """The exported model in memory. kinds: `checked` and `shortlisted` of its options."""
     from transduce.export.engine import CTranslate2Engine, CTranslate2Options  # here: the engine is imported only where it is used
 
-    options = CTranslate2Options(compute_type, request.threads, request.probabilities, loaded.config.model.reverse_source, checked)
+    options = CTranslate2Options(compute_type, request.threads, request.probabilities, loaded.config.model.reverse_source, *kinds)
     codecs = as_text_codec(loaded.source_codec, "source"), as_text_codec(loaded.target_codec, "target")
     return CTranslate2Engine(folder, codecs=codecs, options=options)

@@ -6,7 +6,7 @@ in another form is rewritten so that the function stays the same (a linear layer
 sines and relative distances become tables). Weights stay float32: the engine makes them 8 bits wide when it loads them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ctranslate2.specs import common_spec, transformer_spec
 from torch import Tensor, nn
 
 from transduce.data.tokens import TextCodec
+from transduce.decode.shortlist import Shortlist
 from transduce.errors import ExportError
 from transduce.model.attention import HeadLayout, MemoryProjection, SelfAttention
 from transduce.model.frontends import TokenEmbedding, TokenFrontend
@@ -47,8 +48,10 @@ def obstacles(config: ModelConfig) -> Iterator[str]:
         yield "model.encoder.norm and model.decoder.norm differ, and it holds one kind of norm"
 
 
-def write_model(folder: Path, model: Seq2Seq, config: ModelConfig, *, codecs: tuple[TextCodec, TextCodec]) -> None:
-    """Write the files of an export into `folder`. Raises ExportError with what cannot be held."""
+def write_model(
+    folder: Path, model: Seq2Seq, config: ModelConfig, *, codecs: tuple[TextCodec, TextCodec], shortlist: Shortlist | None = None
+) -> bool:
+    """Write the files of an export into `folder`. -> whether the shortlist is among them. Raises ExportError with what cannot be held."""
     spec = make_spec(model, config)
     spec.register_source_vocabulary(vocabulary_of(codecs[0]))
     spec.register_target_vocabulary(vocabulary_of(codecs[1]))
@@ -59,6 +62,20 @@ def write_model(folder: Path, model: Seq2Seq, config: ModelConfig, *, codecs: tu
     spec.validate()
     spec.optimize()
     spec.save(str(folder))
+    lines = [] if shortlist is None else list(shortlist_lines(shortlist, vocabulary_of(codecs[0]), names))
+    if lines:
+        (folder / "vmap.txt").write_text("".join(lines), encoding="utf-8")
+    return bool(lines)
+
+
+def shortlist_lines(shortlist: Shortlist, sources: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+    """A source token, a tab and its target tokens, parted by blanks; in front a line without a source token, for every list. Nothing where
+    names of tokens have blanks themselves."""
+    if any(len(name.split()) != 1 for name in (*sources, *targets)):
+        return
+    yield f"\t{' '.join(targets[token] for token in shortlist.always)}\n"
+    for source, row in zip(sources, shortlist.candidates, strict=True):
+        yield f"{source}\t{' '.join(targets[token] for token in row[row >= 0])}\n"
 
 
 def vocabulary_of(codec: TextCodec) -> list[str]:

@@ -36,7 +36,8 @@ class CTranslate2Options:
     """How an exported model runs.
 
     compute_type: int8 or float32. threads: batches searched at once, one processor thread each. probabilities: whether hypotheses carry
-    the probability of each token, which costs a second pass. checked: the kinds of search that passed the parity check.
+    the probability of each token, which costs a second pass. checked: the kinds of search that passed the parity check. shortlisted: those
+    that passed it with the shortlist, which the export must hold.
     """
 
     compute_type: str
@@ -44,6 +45,7 @@ class CTranslate2Options:
     probabilities: bool = True
     reverse_source: bool = False
     checked: frozenset[str] = frozenset({"greedy", "beam"})
+    shortlisted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,18 @@ class CTranslate2Engine:
     def name(self) -> str:
         """See `Engine`."""
         threads = f"{self.options.threads} x 1 threads"
-        return f"ctranslate2 {ctranslate2.__version__}, {self.options.compute_type}, {threads}"
+        kinds = f" ({' and '.join(sorted(self.options.shortlisted))} with a shortlist)" if self.options.shortlisted else ""
+        return f"ctranslate2 {ctranslate2.__version__}, {self.options.compute_type}{kinds}, {threads}"
 
     def obstacle(self, config: SearchConfig) -> str | None:
         """See `Engine`."""
         kind = kind_of(config)
-        return setting_obstacle(config) or (None if kind in self.options.checked else f"its {kind} search failed the parity check")
+        passed = kind in self.options.checked or self._shortlisted(config)
+        return setting_obstacle(config) or (None if passed else f"its {kind} search failed the parity check")
+
+    def _shortlisted(self, config: SearchConfig) -> bool:
+        """Whether a search considers the tokens of a shortlist only."""
+        return config.shortlist and kind_of(config) in self.options.shortlisted
 
     def search(self, read: Readings, config: SearchConfig, *, ceiling: int) -> Iterator[tuple[list[int], list[Hypothesis | None]]]:
         """See `Engine`. All batches are given to the threads at once; those that need a second pass come last."""
@@ -115,6 +123,7 @@ class CTranslate2Engine:
             suppress_sequences=None if greedy else [[self.target_names[number]] for number in sorted(self._forbidden(config))],
             return_end_token=True,
             return_scores=True,
+            use_vmap=self._shortlisted(config),
             **search_arguments(config),
         )
         return _Asked(batch, sources, limits.tolist(), results)

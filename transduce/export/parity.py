@@ -17,7 +17,7 @@ from transduce.data.values import shown
 from transduce.decode.options import SearchConfig
 from transduce.engines import EngineChoice
 from transduce.errors import DataError, StorageError
-from transduce.export.record import COMPUTE_TYPES, KINDS, Agreement
+from transduce.export.record import COMPUTE_TYPES, KINDS, SHORTLISTED, Agreement
 from transduce.metrics import compute_metrics
 from transduce.predict import Prediction, Predictor
 
@@ -39,6 +39,7 @@ class Bounds:
 
 BOUNDS = {
     "float32": Bounds(same=0.99, likeness=99.0, loss=0.1, score_error=1e-3),
+    SHORTLISTED: Bounds(same=0.0, likeness=95.0, loss=0.5, score_error=float("inf")),
     "int8": Bounds(same=0.0, likeness=95.0, loss=0.5, score_error=float("inf")),
 }
 
@@ -71,16 +72,18 @@ def generated_examples(codec: TextCodec, longest: int, seed: int = 1) -> Example
     return Examples([codec.decode(row) for row in rows], None, f"{SENTENCES} texts of random tokens")
 
 
-def compare_engines(predictor: Predictor, load: Callable[[str], EngineChoice], examples: Examples) -> tuple[Agreement, ...]:
-    """Every kind of search with every kind of numbers. load: the engine to compare with torch, for a compute type."""
+def compare_engines(
+    predictor: Predictor, load: Callable[[str], EngineChoice], examples: Examples, numbers: Sequence[str] = COMPUTE_TYPES
+) -> tuple[Agreement, ...]:
+    """Every kind of search with every kind of `numbers`. load: the engine to compare with torch, for a compute type."""
     searches = {kind: checked_search(predictor.search, kind) for kind in KINDS}
     wanted = {kind: predictor.predict(examples.sources, search=search) for kind, search in searches.items()}
     found = []
-    for compute_type in COMPUTE_TYPES:
+    for compute_type in numbers:
         other = predictor.with_engine(load(compute_type))
         for kind, search in searches.items():
             before = other.left_to_torch
-            outputs = other.predict(examples.sources, search=search)
+            outputs = other.predict(examples.sources, search=search.model_copy(update={"shortlist": compute_type == SHORTLISTED}))
             left = other.left_to_torch - before
             found.append(compare(wanted[kind], outputs, what=(kind, compute_type), left=left, references=examples.references))
     return tuple(found)

@@ -16,6 +16,8 @@ from transduce.settings import Settings
 PARITY = "parity.json"
 COMPUTE_TYPES = ("int8", "float32")
 """The numbers that an engine may compute with, the faster ones first."""
+SHORTLISTED = "int8 shortlist"
+"""8-bit numbers and a shortlist of target tokens."""
 KINDS = ("greedy", "beam")
 """The kinds of search that are checked."""
 
@@ -25,8 +27,8 @@ class Agreement(Settings):
 
     kind: Literal["greedy", "beam"]
     """The search."""
-    compute_type: Literal["int8", "float32"]
-    """The numbers that the engine computed with."""
+    compute_type: Literal["int8 shortlist", "int8", "float32"]
+    """The numbers that the engine computed with, and whether with a shortlist."""
     passed: bool
     """Whether the figures keep the bounds for these numbers."""
     sentences: int = Field(ge=0)

@@ -17,7 +17,7 @@ from transduce.engines import EngineChoice
 from transduce.errors import ConfigError, DataError, ExportError
 from transduce.export.choice import EngineRequest, export_folder, installed_version, load_engine, model_digest
 from transduce.export.parity import Examples, compare_engines, generated_examples, validation_examples
-from transduce.export.record import KINDS, PARITY, ParityRecord
+from transduce.export.record import COMPUTE_TYPES, KINDS, PARITY, SHORTLISTED, ParityRecord
 from transduce.predict import Predictor
 from transduce.train.checkpoint import LoadedModel, load_model, resolve_model
 from transduce.train.storage import write_folder, write_json
@@ -59,11 +59,14 @@ def export_model(
         from transduce.export.ctranslate2 import write_model
 
         codecs = as_text_codec(loaded.source_codec, "source"), as_text_codec(loaded.target_codec, "target")
-        write_model(place, loaded.model, loaded.config.model, codecs=codecs)
+        short = write_model(place, loaded.model, loaded.config.model, codecs=codecs, shortlist=loaded.shortlist)
         request = EngineRequest("ctranslate2", threads=torch.get_num_threads(), probabilities=False)
 
         def load(compute_type: str) -> EngineChoice:
-            engine = load_engine(place, loaded, request, compute_type=compute_type, checked=frozenset(KINDS))
+            kinds, numbers = frozenset(KINDS), "int8" if compute_type == SHORTLISTED else compute_type
+            engine = load_engine(
+                place, loaded, request, compute_type=numbers, kinds=(kinds, kinds if compute_type == SHORTLISTED else frozenset())
+            )
             return EngineChoice(engine, "to be compared", forced=True)
 
         record = ParityRecord(
@@ -74,7 +77,7 @@ def export_model(
             processor=processor_name(),
             model_sha256=model_digest(directory),
             sources=examples.origin,
-            agreements=compare_engines(predictor, load, examples),
+            agreements=compare_engines(predictor, load, examples, ((SHORTLISTED,) if short else ()) + COMPUTE_TYPES),
         )
         write_json(place / PARITY, record.model_dump(mode="json"))
         records.append(record)

@@ -3,6 +3,8 @@
 The training loss reads `project` and `weight`/`bias` instead of calling the head, so that it can compute logits in chunks.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,11 @@ class TokenHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return nn.functional.linear(self.project(hidden), self.weight, self.bias)
+
+    def narrowed(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+        """The same layer for the tokens (V',) alone: (..., D) -> (..., V')."""
+        weight, bias = self.weight[tokens], self.bias[tokens]
+        return lambda hidden: nn.functional.linear(self.project(hidden), weight, bias)
 
 
 def token_head(module: nn.Module) -> TokenHead:

@@ -9,6 +9,7 @@ would not give. Weights have one scale per output (symmetric, as in CTranslate2 
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,11 @@ class Int8TokenHead(TokenHead):
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return self.product(self.project(hidden), self.bias)  # type: ignore[no-any-return]
+
+    def narrowed(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `TokenHead`."""
+        product, bias = Int8Product(self.weight[tokens]), self.bias[tokens]
+        return lambda hidden: product(self.project(hidden), bias)
 
 
 def int8_model(model: Seq2Seq) -> Seq2Seq:

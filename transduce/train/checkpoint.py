@@ -17,6 +17,7 @@ from torch import Tensor
 
 from transduce.config import RunConfig, load_config
 from transduce.data.codec import Codec, load_codec
+from transduce.decode.shortlist import Shortlist, load_shortlist
 from transduce.errors import CheckpointError
 from transduce.model.seq2seq import Seq2Seq, build_model
 from transduce.train.averaging import mean_of_tensors, own_tensors
@@ -37,6 +38,7 @@ class LoadedModel:
     source_codec: Codec
     target_codec: Codec
     metrics: dict[str, Any]
+    shortlist: Shortlist | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,23 @@ class Snapshot:
     metrics: Mapping[str, float]
 
 
-def save_model(directory: Path, *, model: Seq2Seq, config: RunConfig, codecs: tuple[Codec, Codec], metrics: Mapping[str, object]) -> None:
+def save_model(
+    directory: Path,
+    *,
+    model: Seq2Seq,
+    config: RunConfig,
+    codecs: tuple[Codec, Codec],
+    metrics: Mapping[str, object],
+    shortlist: Shortlist | None = None,
+) -> None:
     """Write a model directory; one that is there is replaced. Raises StorageError."""
-    write_folder(directory, lambda folder: _fill_model(folder, model, config=config, codecs=codecs, metrics=metrics))
+
+    def fill(folder: Path) -> None:
+        _fill_model(folder, model, config=config, codecs=codecs, metrics=metrics)
+        if shortlist is not None:
+            shortlist.save(folder)
+
+    write_folder(directory, fill)
 
 
 def load_model(directory: Path) -> LoadedModel:
@@ -64,7 +80,7 @@ def load_model(directory: Path) -> LoadedModel:
     model = build_model(config.model, source.shape, target.shape)
     put_tensors(model, read_tensors(directory / MODEL), place=directory / MODEL)
     metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
-    return LoadedModel(model.eval(), config, source, target, metrics)
+    return LoadedModel(model.eval(), config, source, target, metrics, load_shortlist(directory))
 
 
 def resolve_model(path: Path) -> Path:
@@ -109,7 +125,7 @@ def average_models(directories: list[Path], output: Path, *, metrics: Mapping[st
     sets = (read_tensors(directory / MODEL) for directory in directories)
     put_tensors(first.model, mean_of_tensors(_same_names(sets, set(own))), place=directories[0] / MODEL)
     codecs = first.source_codec, first.target_codec
-    save_model(output, model=first.model, config=first.config, codecs=codecs, metrics=metrics)
+    save_model(output, model=first.model, config=first.config, codecs=codecs, metrics=metrics, shortlist=first.shortlist)
     return first
 
 

@@ -1,22 +1,29 @@
 """The end of a run: which weights become the model.
 
-In: the run folder and the trainer at its last step. Out: run/model and a summary. The decision to question: the mean of the best
+In: the run folder, the trainer at its last step, its data. Out: run/model and a summary. The decision to question: the mean of the best
 checkpoints is measured like any other model and only taken when it is at least as good as the best one alone.
 """
 
 from pathlib import Path
 
 from transduce.data.codec import Codec
+from transduce.data.loader import Loader
+from transduce.data.tokens import TextCodec
+from transduce.decode.shortlist import Shortlist
 from transduce.errors import CheckpointError
 from transduce.train.averaging import mean_of_tensors
 from transduce.train.checkpoint import MODEL, RunFolder, load_checkpoint, put_tensors, save_model
+from transduce.train.lexicon import learn_shortlist
 from transduce.train.storage import read_tensors, verify_folder
 from transduce.train.trainer import Trainer
 from transduce.train.validation import Validator
 
 
-def finish_model(run: RunFolder, trainer: Trainer, *, validator: Validator, codecs: tuple[Codec, Codec]) -> dict[str, object]:
-    """Write run/model from the best checkpoint, or the mean of the best. -> what was taken and its figures."""
+def finish_model(
+    run: RunFolder, trainer: Trainer, *, loader: Loader, validator: Validator, codecs: tuple[Codec, Codec]
+) -> dict[str, object]:
+    """Write run/model from the best checkpoint, or the mean of the best; with a shortlist where search asks for one. -> what was taken and
+    its figures."""
     folders = _whole([run.folder(step) for step, _ in trainer.state.best])
     model = trainer.evaluated
     metrics, chosen = dict(trainer.metrics), f"step {trainer.state.step}"
@@ -33,9 +40,19 @@ def finish_model(run: RunFolder, trainer: Trainer, *, validator: Validator, code
         else:
             put_tensors(model, read_tensors(folders[0] / MODEL), place=folders[0])
             chosen += f" (better than the mean of {len(averaged)}: {name} {metrics[name]:.4g}, mean {measured[name]:.4g})"
-    save_model(run.model, model=model, config=trainer.config, codecs=codecs, metrics=metrics)
+    shortlist = _shortlist(loader, codecs) if trainer.config.search.shortlist else None
+    save_model(run.model, model=model, config=trainer.config, codecs=codecs, metrics=metrics, shortlist=shortlist)
     state = trainer.state
     return {"model": str(run.model), "weights": chosen, "step": state.step, "minutes": round(state.minutes, 2), **metrics}
+
+
+def _shortlist(loader: Loader, codecs: tuple[Codec, Codec]) -> Shortlist | None:
+    """Learned from the training pairs; None where an end is no text, which `contradictions.py` refuses."""
+    match codecs:
+        case (TextCodec() as source, TextCodec() as target):
+            shared = source.digest == target.digest
+            return learn_shortlist(loader.stores, source.vocabulary, target.vocabulary, shared=shared)
+    return None
 
 
 def _whole(folders: list[Path]) -> list[Path]:

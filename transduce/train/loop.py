@@ -67,7 +67,7 @@ def _run(config: RunConfig, run: RunFolder, *, guard: SignalGuard, output: Progr
         output.start(parts.info)
         reason = session.steps()
         with guard.at_once():
-            summary = finish_model(run, parts.trainer, validator=parts.validator, codecs=parts.codecs)
+            summary = finish_model(run, parts.trainer, loader=parts.loader, validator=parts.validator, codecs=parts.codecs)
     except Interrupted as signal:
         raise _saved(signal, session, run=run, output=output) from None
     except BaseException as error:

@@ -1,0 +1,95 @@
+"""A vocabulary shortlist: the few target tokens that the tokens of a source may become (Jean 2015, section 3.3; Devlin 2017).
+
+In: the source tokens of a batch. Out: the target tokens that search considers for it, a tenth of a vocabulary or less, so that the output
+layer costs little. The decision to question: one list for a whole batch, because one product for all rows is the point of it. A sentence is
+offered what its neighbours may need as well, and so it can, rarely, get another answer beside others than alone.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transduce.data.batch import Padded
+from transduce.decode.hypotheses import Hypothesis
+from transduce.decode.scorers import ModelScorer, ModelState
+from transduce.model.frontends import Vocabulary
+from transduce.model.heads import token_head
+from transduce.model.seq2seq import Seq2Seq
+from transduce.train.storage import read_tensors, write_tensors
+
+SHORTLIST = "shortlist.safetensors"
+ALWAYS = 104  # tokens of every list: the four special ones and the most frequent
+MULTIPLE = 128  # lists are filled up to one of it: few sizes of products, and none with a rest
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """What the tokens of a source may become.
+
+    candidates: (S, K) int32, most likely first, for each source token; -1 = none. ranking: (V,) int32, all target tokens, special ones
+    first, then by falling frequency.
+    """
+
+    candidates: NDArray[np.int32]
+    ranking: NDArray[np.int32]
+
+    @property
+    def always(self) -> NDArray[np.int32]:
+        """The target tokens of every list."""
+        return self.ranking[:ALWAYS]
+
+    def tokens(self, rows: Iterable[NDArray[Any]]) -> NDArray[np.int64]:
+        """Sorted target tokens (V',) for sources of these ids; V' is a multiple of `MULTIPLE` where the vocabulary has as many."""
+        sources = np.unique(np.concatenate(list(rows)))
+        wanted = np.zeros(len(self.ranking), dtype=bool)
+        wanted[self.always] = True
+        found = self.candidates[sources]
+        wanted[found[found >= 0]] = True
+        missing = -int(wanted.sum()) % MULTIPLE
+        wanted[self.ranking[~wanted[self.ranking]][:missing]] = True
+        return np.flatnonzero(wanted)
+
+    def save(self, folder: Path) -> None:
+        """Write it into a model directory."""
+        write_tensors(folder / SHORTLIST, {"candidates": torch.from_numpy(self.candidates), "ranking": torch.from_numpy(self.ranking)})
+
+
+def load_shortlist(folder: Path) -> Shortlist | None:
+    """That of a model directory, None where it has none. Raises CheckpointError."""
+    if not (folder / SHORTLIST).exists():
+        return None
+    tensors = read_tensors(folder / SHORTLIST)
+    return Shortlist(tensors["candidates"].numpy(), tensors["ranking"].numpy())
+
+
+class ShortlistScorer(ModelScorer):
+    """Logits of one model for a few target tokens (V',). Outside it, tokens are numbered by their place among these."""
+
+    def __init__(self, model: Seq2Seq, source: Padded, tokens: Tensor, *, max_length: int) -> None:
+        super().__init__(model, source, max_length=max_length)
+        self.tokens = tokens
+        self.head: Callable[[Tensor], Tensor] = token_head(model.head).narrowed(tokens)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The special ids where they stand among the tokens."""
+        whole = super().vocabulary
+        wanted = torch.tensor([whole.pad_id, whole.bos_id, whole.eos_id, whole.unk_id], device=self.tokens.device)
+        return Vocabulary(len(self.tokens), *torch.searchsorted(self.tokens, wanted).tolist())
+
+    def step(self, tokens: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """(N,) places -> logits (N, V')."""
+        embedded = self.model.embedding(self.tokens[tokens])
+        hidden, decoder = self.model.decoder.step(embedded, state.decoder, state.memory)
+        return self.head(hidden), ModelState(state.memory, decoder)
+
+    def named(self, found: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The same hypotheses with tokens of the whole vocabulary."""
+        names = self.tokens.tolist()
+        return [[replace(one, tokens=tuple(names[place] for place in one.tokens)) for one in row] for row in found]
