@@ -29,7 +29,15 @@ LARGEST_PEAK = 0.2
 
 def check_run(config: "RunConfig") -> None:
     """Raises ConfigError that lists all contradictions of a configuration, one per line."""
-    found = [*_ends(config), *_language_model(config), *_model(config), *_lengths(config), *_training(config), *_ctc(config)]
+    found = [
+        *_ends(config),
+        *_shortlist(config),
+        *_language_model(config),
+        *_model(config),
+        *_lengths(config),
+        *_training(config),
+        *_ctc(config),
+    ]
     if found:
         raise ConfigError("\n".join(found))
 
@@ -47,8 +55,6 @@ def _ends(config: "RunConfig") -> Iterator[str]:
         problem = model.frontend.patch_problem(data.source_codec.patch)
         if problem is not None:
             yield f"data.source_codec.patch = {data.source_codec.patch} does not fit model.frontend: {problem}"
-    if config.search.shortlist and (source, target) != ("text", "text"):
-        yield "search.shortlist needs texts at both ends: it is learned from which token stands beside which"
     if model.reverse_source and source != "text":
         yield f"model.reverse_source is for sources of text; this one is {kind}"
     if any(corpus.resolved_format == "tracks" for corpus in (*data.train, data.valid)) and data.windows is None:
@@ -62,6 +68,13 @@ def _ends(config: "RunConfig") -> Iterator[str]:
         yield f"{', '.join(wrong)} is not measured of a target of {what}: set train.validation.metrics and train.metric"
     if target == "frames":
         yield from _numbers(config)
+
+
+def _shortlist(config: "RunConfig") -> Iterator[str]:
+    """It is learned from which token stands beside which."""
+    kinds = VALUE_KINDS[config.data.source_codec.kind], VALUE_KINDS[config.data.target_codec.kind]
+    if config.search.shortlist and kinds != ("text", "text"):
+        yield f"search.shortlist needs texts at both ends; here it is {kinds[0]} to {kinds[1]}"
 
 
 def _language_model(config: "RunConfig") -> Iterator[str]:

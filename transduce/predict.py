@@ -136,7 +136,7 @@ class Predictor:
         predictor.choice = choose_engine(directories, loaded, request)
         if language_model is not None:
             language = load_model(resolve_model(Path(language_model)))
-            expect_language_model(language_model, language, writes=target_codec, beside=paths[0])
+            expect_language_model(language_model, (language.source_codec, language.target_codec), writes=target_codec, beside=paths[0])
             own = int8_model(language.model) if kind == "int8" else language.model
             predictor.language_model = LanguageModel(own, language.config.model.max_target_length)
         return predictor

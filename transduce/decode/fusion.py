@@ -7,11 +7,12 @@ again, as in the paper, so that an output's score is what the two models give it
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from transduce.data.codec import Codec
 from transduce.data.no_source import NoSourceCodec
 from transduce.data.tokens import TextCodec
 from transduce.data.values import NOTHING
@@ -20,9 +21,6 @@ from transduce.decode.scorers import ModelScorer, Scorer, ScorerState
 from transduce.errors import ConfigError
 from transduce.model.frontends import Vocabulary
 from transduce.model.seq2seq import Seq2Seq
-
-if TYPE_CHECKING:
-    from transduce.train.checkpoint import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class LanguageModel:
         return ModelScorer(self.model, nothing.to(device), max_length=self.longest)
 
 
-def expect_language_model(path: Path | str, loaded: "LoadedModel", *, writes: TextCodec, beside: Path | str) -> None:
-    """Raises ConfigError where what was loaded is no language model, or does not write as the model `beside` it."""
-    source, target = loaded.source_codec, loaded.target_codec
+def expect_language_model(path: Path | str, codecs: tuple[Codec, Codec], *, writes: TextCodec, beside: Path | str) -> None:
+    """Raises ConfigError where a model of these codecs is no language model, or does not write as the model `beside` it."""
+    source, target = codecs
     if source.kind != "none":
         raise ConfigError(f"{path} is no language model: its source is {source.describe()}, but data.source_codec.kind = none is wanted")
     if target.digest != writes.digest:

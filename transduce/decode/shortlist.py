@@ -7,7 +7,6 @@ offered what its neighbours may need as well, and so it can, rarely, get another
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,7 @@ from transduce.decode.scorers import ModelScorer, ModelState
 from transduce.model.frontends import Vocabulary
 from transduce.model.heads import token_head
 from transduce.model.seq2seq import Seq2Seq
-from transduce.train.storage import read_tensors, write_tensors
 
-SHORTLIST = "shortlist.safetensors"
 ALWAYS = 104  # tokens of every list: the four special ones and the most frequent
 MULTIPLE = 128  # lists are filled up to one of it: few sizes of products, and none with a rest
 
@@ -54,18 +51,6 @@ class Shortlist:
         missing = -int(wanted.sum()) % MULTIPLE
         wanted[self.ranking[~wanted[self.ranking]][:missing]] = True
         return np.flatnonzero(wanted)
-
-    def save(self, folder: Path) -> None:
-        """Write it into a model directory."""
-        write_tensors(folder / SHORTLIST, {"candidates": torch.from_numpy(self.candidates), "ranking": torch.from_numpy(self.ranking)})
-
-
-def load_shortlist(folder: Path) -> Shortlist | None:
-    """That of a model directory, None where it has none. Raises CheckpointError."""
-    if not (folder / SHORTLIST).exists():
-        return None
-    tensors = read_tensors(folder / SHORTLIST)
-    return Shortlist(tensors["candidates"].numpy(), tensors["ranking"].numpy())
 
 
 class ShortlistScorer(ModelScorer):

@@ -2,7 +2,8 @@
 
 In: a predictor on torch, the same model on another engine, sources. Out: an `Agreement` for each kind of search and of numbers.
 The decision to question: float32 must give the same outputs and scores up to rounding. 8-bit weights cannot; they pass where their
-outputs are nearly the same texts and, where references are known, as good.
+outputs are nearly the same texts and, where references are known, as good. With a shortlist texts may differ more: what probability the
+tokens left out have (that of label smoothing, say) goes to the others, so longer outputs gain a little.
 """
 
 import random
@@ -39,7 +40,7 @@ class Bounds:
 
 BOUNDS = {
     "float32": Bounds(same=0.99, likeness=99.0, loss=0.1, score_error=1e-3),
-    SHORTLISTED: Bounds(same=0.0, likeness=95.0, loss=0.5, score_error=float("inf")),
+    SHORTLISTED: Bounds(same=0.0, likeness=90.0, loss=0.5, score_error=float("inf")),
     "int8": Bounds(same=0.0, likeness=95.0, loss=0.5, score_error=float("inf")),
 }
 
@@ -73,7 +74,7 @@ def generated_examples(codec: TextCodec, longest: int, seed: int = 1) -> Example
 
 
 def compare_engines(
-    predictor: Predictor, load: Callable[[str], EngineChoice], examples: Examples, numbers: Sequence[str] = COMPUTE_TYPES
+    predictor: Predictor, load: Callable[[str], EngineChoice], examples: Examples, *, numbers: Sequence[str] = COMPUTE_TYPES
 ) -> tuple[Agreement, ...]:
     """Every kind of search with every kind of `numbers`. load: the engine to compare with torch, for a compute type."""
     searches = {kind: checked_search(predictor.search, kind) for kind in KINDS}

@@ -77,7 +77,7 @@ def export_model(
             processor=processor_name(),
             model_sha256=model_digest(directory),
             sources=examples.origin,
-            agreements=compare_engines(predictor, load, examples, ((SHORTLISTED,) if short else ()) + COMPUTE_TYPES),
+            agreements=compare_engines(predictor, load, examples, numbers=((SHORTLISTED,) if short else ()) + COMPUTE_TYPES),
         )
         write_json(place / PARITY, record.model_dump(mode="json"))
         records.append(record)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from transduce.config import RunConfig, load_config
 from transduce.data.codec import Codec, load_codec
-from transduce.decode.shortlist import Shortlist, load_shortlist
+from transduce.decode.shortlist import Shortlist
 from transduce.errors import CheckpointError
 from transduce.model.seq2seq import Seq2Seq, build_model
 from transduce.train.averaging import mean_of_tensors, own_tensors
@@ -26,6 +26,7 @@ from transduce.train.state import RunState
 from transduce.train.storage import read_tensors, remove_temporary, verify_folder, write_folder, write_json, write_line, write_tensors
 
 MODEL, OPTIMIZER, TRAINING = "model.safetensors", "optimizer.safetensors", "training.safetensors"
+SHORTLIST = "shortlist.safetensors"
 CONFIG, METRICS, STATE = "config.yaml", "metrics.json", "state.json"
 
 
@@ -66,7 +67,8 @@ def save_model(
     def fill(folder: Path) -> None:
         _fill_model(folder, model, config=config, codecs=codecs, metrics=metrics)
         if shortlist is not None:
-            shortlist.save(folder)
+            tables = {"candidates": torch.from_numpy(shortlist.candidates), "ranking": torch.from_numpy(shortlist.ranking)}
+            write_tensors(folder / SHORTLIST, tables)
 
     write_folder(directory, fill)
 
@@ -81,6 +83,14 @@ def load_model(directory: Path) -> LoadedModel:
     put_tensors(model, read_tensors(directory / MODEL), place=directory / MODEL)
     metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
     return LoadedModel(model.eval(), config, source, target, metrics, load_shortlist(directory))
+
+
+def load_shortlist(directory: Path) -> Shortlist | None:
+    """That of a model directory; None where it has none. Raises CheckpointError."""
+    if not (directory / SHORTLIST).exists():
+        return None
+    tables = read_tensors(directory / SHORTLIST)
+    return Shortlist(tables["candidates"].numpy(), tables["ranking"].numpy())
 
 
 def resolve_model(path: Path) -> Path:
