@@ -222,25 +222,26 @@ def quickened(engines: Sequence[Engine]) -> list[Engine]:
     return [replace(engine, plan={beam: settings[:1] for beam, settings in engine.plan.items()}) for engine in engines]
 
 
-def compare(found: Contest, few: Sequence[str], *, rounds: int, threads: int, single: int, logs: Path) -> dict[str, Comparison]:
-    """The three comparisons, by name. The one with outputs of their own length comes last, so that these are what is left to be scored."""
-    more = (*few, "--force", str(FORCED_LENGTH))
+def compare(
+    found: Contest, few: Sequence[str], *, rounds: int, threads: int, single: int, forced: bool, logs: Path
+) -> dict[str, Comparison]:
+    """The comparisons, by name. The one with outputs of their own length comes last, so that these are what is left to be scored."""
+    done = {}
+    if forced:
+        more = (*few, "--force", str(FORCED_LENGTH))
+        done[FORCED] = run_group([found.own, *found.shaped], more, rounds=rounds, threads=threads, logs=logs / "forced")
     alone = [engine.side(engine.single, *few, "--single", str(single)) for engine in (*found.same, *found.shaped)]
-    return {
-        FORCED: run_group([found.own, *found.shaped], more, rounds=rounds, threads=threads, logs=logs / "forced"),
-        SINGLE: alternate(alone, rounds=rounds, threads=1, logs=logs / "single"),
-        SAME: run_group(found.same, few, rounds=rounds, threads=threads, logs=logs / "same"),
-    }
+    done[SINGLE] = alternate(alone, rounds=rounds, threads=1, logs=logs / "single")
+    done[SAME] = run_group(found.same, few, rounds=rounds, threads=threads, logs=logs / "same")
+    return done
 
 
 def say_tables(comparisons: dict[str, Comparison], own: str, bleu: dict[tuple[str, str], float]) -> Record:
-    """Print the three tables -> their rows, by name."""
+    """Print the tables -> their rows, by name."""
     header = ["engine", "beam", "best setting", "sentences/s", "tokens/s", "ours is times", "peak MiB", "BLEU"]
-    rows = {
-        SAME: throughput_rows(comparisons[SAME], ours=OURS, bleu=bleu),
-        FORCED: throughput_rows(comparisons[FORCED], ours=own, bleu={}),
-        SINGLE: latency_rows(comparisons[SINGLE]),
-    }
+    rows = {SAME: throughput_rows(comparisons[SAME], ours=OURS, bleu=bleu), SINGLE: latency_rows(comparisons[SINGLE])}
+    if FORCED in comparisons:
+        rows[FORCED] = throughput_rows(comparisons[FORCED], ours=own, bleu={})
     headers = {SAME: header, FORCED: header, SINGLE: ["engine", "greedy median", "greedy p95", "beam 5 median", "beam 5 p95"]}
     for name, table in rows.items():
         print(f"\n{name}")
@@ -257,6 +258,7 @@ def main() -> int:
     parser.add_argument("--student", type=Path, help="a model directory that takes part in the first table, with its own answers")
     parser.add_argument("--train-minutes", type=float, default=15, help="where there is no model yet")
     parser.add_argument("--single", type=int, default=200, help="sentences whose latency is measured")
+    parser.add_argument("--no-huggingface", action="store_true", help="leave out the comparison with Hugging Face, the longest one")
     words = parser.parse_args()
     quick, folder = words.quick, words.folder
     shape, rounds, limit, single = (TINY, 1, 24, 4) if quick else (Shape(), words.rounds, None, words.single)
@@ -265,6 +267,8 @@ def main() -> int:
     output.mkdir(parents=True, exist_ok=True)
     model = words.model or trained_model(pairs, shape, folder, minutes=words.train_minutes, steps=4 if quick else None)
     pythons, versions = peers_of(words.peers)
+    if words.no_huggingface:
+        pythons.pop("huggingface", None)
     facts = say_machine(words.threads, **versions)
     loaded = load_model(model)
     write_sources(pairs, loaded, output)
@@ -274,7 +278,8 @@ def main() -> int:
     if quick:
         found = Contest(quickened(found.same), quickened([found.own])[0], quickened(found.shaped))
     few = () if limit is None else ("--limit", str(limit))
-    comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, logs=folder / "logs" / "search")
+    forced, logs = not words.no_huggingface, folder / "logs" / "search"
+    comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, forced=forced, logs=logs)
     bleu = bleu_of(pairs, loaded, output, names=list(comparisons[SAME].turns), limit=limit)
     tables = say_tables(comparisons, found.own.name, bleu)
     told = {
