@@ -21,6 +21,8 @@ from transduce.processor import int8_instructions
 
 LARGEST = 127.0
 """Of a rounded number; -128 is not used, so that the range is symmetric."""
+FEWEST_PACKED = 1024
+"""Tokens of a shortlist."""
 FEWEST_WEIGHTS = 64 * 64
 """Smaller matrices stay as they are: rounding the inputs would cost more than the product."""
 
@@ -88,7 +90,9 @@ class Int8TokenHead(TokenHead):
         return self.product(self.project(hidden), self.bias)  # type: ignore[no-any-return]
 
     def narrowed(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `TokenHead`."""
+        """See `TokenHead`. Of few tokens in float32: rounding and packing them for each batch would cost more than the products."""
+        if len(tokens) < FEWEST_PACKED:
+            return super().narrowed(tokens)
         product, bias = Int8Product(self.weight[tokens]), self.bias[tokens]
         return lambda hidden: product(self.project(hidden), bias)
 
