@@ -1,4 +1,4 @@
-"""Which target tokens a source token becomes: IBM Model 1 (Brown 1993, section 4.1), learned from the encoded training pairs.
+"""A dictionary: which target tokens a source token becomes, by IBM Model 1 (Brown 1993, section 4.1), from the encoded training pairs.
 
 In: stores of pairs. Out: a `Shortlist`. The decision to question: a bounded sample of the pairs is enough, for the lists hold the likely
 translations of each token and not exact probabilities; so this takes seconds for a corpus of any size.
