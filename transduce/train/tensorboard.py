@@ -1,4 +1,4 @@
-"""TensorBoard files through tensorboardX, if it is installed.
+"""TensorBoard files, if it is installed.
 
 In: a step and numbers by name. Out: event files in `tensorboard/` of the run folder, or a line that says how to get them.
 """
