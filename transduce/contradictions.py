@@ -74,7 +74,7 @@ def _shortlist(config: "RunConfig") -> Iterator[str]:
     """It is learned from which token stands beside which."""
     kinds = VALUE_KINDS[config.data.source_codec.kind], VALUE_KINDS[config.data.target_codec.kind]
     if config.search.shortlist and kinds != ("text", "text"):
-        yield f"search.shortlist needs texts at both ends; here it is {kinds[0]} to {kinds[1]}"
+        yield f"search.shortlist needs texts at both ends; here it is {kinds[0]} to {kinds[1]}: set it to false"
 
 
 def _language_model(config: "RunConfig") -> Iterator[str]:

@@ -83,7 +83,7 @@ def _exported(directories: Sequence[Path], loaded: LoadedModel, request: EngineR
     """The engine of an export. Raises ExportError, CheckpointError with the reason why it cannot be used."""
     record, forced = usable_record(directories), request.wanted == CTRANSLATE2
     compute_type, checked = choose_numbers(record, request.precision)
-    shortlisted = record.passed(SHORTLISTED) if compute_type == "int8" else frozenset()
+    shortlisted = _shortlisted(record, compute_type)
     if not checked | shortlisted and not forced:
         raise ExportError(f"the export failed its parity check with {compute_type}")
     kinds = (checked if checked | shortlisted else frozenset(KINDS)), shortlisted
@@ -121,8 +121,13 @@ def choose_numbers(record: ParityRecord, precision: ProductKind) -> tuple[str, f
     possible = [name for name in wanted if name in supported]
     if not possible:
         raise ExportError(f"ctranslate2 has no {' or '.join(wanted)} on this processor")
-    best = max(possible, key=lambda name: len(record.passed(name) | (record.passed(SHORTLISTED) if name == "int8" else frozenset())))
+    best = max(possible, key=lambda name: len(record.passed(name) | _shortlisted(record, name)))
     return best, record.passed(best)
+
+
+def _shortlisted(record: ParityRecord, compute_type: str) -> frozenset[str]:
+    """The kinds of search that passed with these numbers and a shortlist."""
+    return record.passed(SHORTLISTED) if compute_type == "int8" else frozenset()
 
 
 def load_engine(

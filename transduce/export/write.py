@@ -63,10 +63,9 @@ def export_model(
         request = EngineRequest("ctranslate2", threads=torch.get_num_threads(), probabilities=False)
 
         def load(compute_type: str) -> EngineChoice:
-            kinds, numbers = frozenset(KINDS), "int8" if compute_type == SHORTLISTED else compute_type
-            engine = load_engine(
-                place, loaded, request, compute_type=numbers, kinds=(kinds, kinds if compute_type == SHORTLISTED else frozenset())
-            )
+            shortlisted = frozenset(KINDS if compute_type == SHORTLISTED else ())
+            numbers = "int8" if shortlisted else compute_type
+            engine = load_engine(place, loaded, request, compute_type=numbers, kinds=(frozenset(KINDS), shortlisted))
             return EngineChoice(engine, "to be compared", forced=True)
 
         record = ParityRecord(

@@ -6,9 +6,8 @@ checkpoints is measured like any other model and only taken when it is at least 
 
 from pathlib import Path
 
-from transduce.data.codec import Codec
+from transduce.data.codec import Codec, as_text_codec
 from transduce.data.loader import Loader
-from transduce.data.tokens import TextCodec
 from transduce.decode.shortlist import Shortlist
 from transduce.errors import CheckpointError
 from transduce.train.averaging import mean_of_tensors
@@ -40,19 +39,16 @@ def finish_model(
         else:
             put_tensors(model, read_tensors(folders[0] / MODEL), place=folders[0])
             chosen += f" (better than the mean of {len(averaged)}: {name} {metrics[name]:.4g}, mean {measured[name]:.4g})"
-    shortlist = _shortlist(loader, codecs) if trainer.config.search.shortlist else None
+    shortlist = _learned(loader, codecs) if trainer.config.search.shortlist else None
     save_model(run.model, model=model, config=trainer.config, codecs=codecs, metrics=metrics, shortlist=shortlist)
     state = trainer.state
     return {"model": str(run.model), "weights": chosen, "step": state.step, "minutes": round(state.minutes, 2), **metrics}
 
 
-def _shortlist(loader: Loader, codecs: tuple[Codec, Codec]) -> Shortlist | None:
-    """Learned from the training pairs; None where an end is no text, which `contradictions.py` refuses."""
-    match codecs:
-        case (TextCodec() as source, TextCodec() as target):
-            shared = source.digest == target.digest
-            return learn_shortlist(loader.stores, source.vocabulary, target.vocabulary, shared=shared)
-    return None
+def _learned(loader: Loader, codecs: tuple[Codec, Codec]) -> Shortlist:
+    """The shortlist of the training pairs, which are texts (`contradictions.py`)."""
+    source, target = as_text_codec(codecs[0], "source"), as_text_codec(codecs[1], "target")
+    return learn_shortlist(loader.stores, source.vocabulary, target.vocabulary, shared=source.digest == target.digest)
 
 
 def _whole(folders: list[Path]) -> list[Path]:

@@ -47,11 +47,10 @@ def best_translations(
     sources: Sequence[NDArray[np.int64]], targets: Sequence[NDArray[np.int64]], *, sizes: tuple[int, int]
 ) -> NDArray[np.int32]:
     """(S, CANDIDATES) target tokens of each source token, most likely first; -1 where there are fewer."""
-    counts = np.array([len(row) * len(target) for row, target in zip(sources, targets, strict=True)], dtype=np.int64)
     best = np.full((sizes[0], CANDIDATES), -1, dtype=np.int32)
-    if not counts.sum():
+    widths = np.repeat([len(row) for row in sources], [len(target) for target in targets])  # (tokens of all targets,)
+    if not widths.any():
         return best
-    widths = np.repeat([len(row) for row in sources], [len(target) for target in targets])
     places = np.repeat(np.arange(len(widths)), widths)  # of each cell: which target token of all it may explain
     cells = np.concatenate([np.tile(row, len(target)) for row, target in zip(sources, targets, strict=True)]) * sizes[1]
     cells += np.repeat(np.concatenate(list(targets)), widths)
