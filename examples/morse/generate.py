@@ -99,7 +99,7 @@ def generate(folder: Path, *, seed: int, sizes: dict[str, int]) -> dict[str, Pat
                 word = text(draw)
                 if split_of(word) != split:
                     continue
-                speed, snr_db = float(draw.uniform(SLOWEST, FASTEST)), float(draw.uniform(0, 20))
+                speed, snr_db = float(draw.uniform(SLOWEST, FASTEST)), float(draw.uniform(3, 20))
                 samples = sound(word, draw, speed=speed, snr_db=snr_db)
                 content, entry = wav_bytes(samples), tarfile.TarInfo(f"{split}/{len(lines):05d}.wav")
                 entry.size = len(content)
