@@ -26,6 +26,7 @@ from runners.ours_train import run_tree
 from shape import TINY, Shape
 
 from transduce.data.codec import as_text_codec
+from transduce.processor import cpu_flags
 from transduce.train.checkpoint import LoadedModel, load_model
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
@@ -207,7 +208,7 @@ def contest(pairs: Pairs, shape: Shape, model: Path, *, pythons: dict[str, Path]
     """Who takes part: what is installed."""
     exports = importlib.util.find_spec("transduce.export") is not None
     torch = "torch" if exports else "auto"  # without exports there is no other engine to choose
-    asked = (("auto", "auto"), (torch, "fp32"), (torch, "int8"))
+    asked = (("auto", "auto"), (torch, "fp32"), (torch, "int8"), *(((torch, "bf16"),) if "amx_bf16" in cpu_flags() else ()))
     ours = [our_engine(pairs, model, engine=engine, precision=precision, output=output) for engine, precision in asked]
     theirs: list[Engine] = []
     exported = exported_model(model) if exports and "ctranslate2" in pythons else None

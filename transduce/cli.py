@@ -52,7 +52,7 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a 
 Ensemble = Annotated[list[Path] | None, typer.Option("--ensemble", help="One more MODEL with the same target codec; may be repeated.")]
 Beam = Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept per sentence; 1 is greedy. [model's own]")]
 MediaRoot = Annotated[Path | None, typer.Option("--media", metavar="DIR|TAR", help="Where the recordings or pictures are that are named.")]
-Precision = Annotated[str, typer.Option("--precision", metavar="auto|fp32|int8", help="Of products; int8 rounds and is faster.")]
+Precision = Annotated[str, typer.Option("--precision", metavar="auto|fp32|int8|bf16", help="Of products; int8 and bf16 are faster.")]
 LanguageModel = Annotated[
     Path | None, typer.Option("--language-model", metavar="MODEL", help="Search with this one too (search.language_weight).")
 ]

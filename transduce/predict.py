@@ -32,6 +32,7 @@ from transduce.decode.shortlist import Shortlist, ShortlistScorer
 from transduce.engines import Engine, EngineChoice, EngineName
 from transduce.errors import ConfigError, DataError
 from transduce.forked import can_fork, forked
+from transduce.model.bfloat16 import bfloat16_model
 from transduce.model.int8 import int8_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.predictions import Alternative, ForcedScore, Prediction
@@ -67,7 +68,7 @@ class Predictor:
         self.members = tuple(Member(model, source_codec) for model in models)
         self.language_model: LanguageModel | None = None
         self.shortlist: Shortlist | None = None
-        """Which target tokens torch considers with 8-bit weights, where `search.shortlist` is on and nothing else is asked."""
+        """Which target tokens torch considers with rounded weights, where `search.shortlist` is on and nothing else is asked."""
         self.target_codec = target_codec
         self.search = search or SearchConfig()
         self.ceilings = ceilings or LengthCeilings()
@@ -97,8 +98,8 @@ class Predictor:
         """From a run folder or model directory, or several of them for an ensemble (mean of probabilities).
 
         language_model: one that was trained with the same target codec, for search. threads: processor threads for arithmetic; None
-        leaves torch's setting. precision: fp32, int8 (weights and inputs of products are rounded: faster, nearly the same answers) or
-        auto, which takes int8 where the processor is fast at it and the model is large. engine: auto = CTranslate2 where the model was
+        leaves torch's setting. precision: fp32, int8 or bf16 (weights and inputs of products are rounded: faster, nearly the same answers)
+        or auto, a rounded one where the processor is fast at it and the model is large. engine: auto = CTranslate2 where the model was
         exported to it and passed the check, for all that it searches exactly, else torch. probabilities: False leaves
         `token_probabilities` empty where an engine needs a second pass for them.
         Raises CheckpointError, ConfigError, ExportError.
@@ -127,8 +128,9 @@ class Predictor:
         models = [one.model for one in loaded]
         weights = sum(parameter.numel() for model in models for parameter in model.parameters())
         kind, reason = choose_products(precision, device=next(models[0].parameters()).device, num_weights=weights)
-        if kind == "int8":
-            models = [int8_model(model) for model in models]
+        quicker = {"fp32": lambda model: model, "int8": int8_model, "bf16": bfloat16_model}[kind]
+        models = [quicker(model) for model in models]
+        if kind != "fp32":
             predictor.shortlist = first.shortlist if len(loaded) == 1 else None
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
         predictor.precision = f"{kind} ({reason})"
@@ -137,8 +139,7 @@ class Predictor:
         if language_model is not None:
             language = load_model(resolve_model(Path(language_model)))
             expect_language_model(language_model, (language.source_codec, language.target_codec), writes=target_codec, beside=paths[0])
-            own = int8_model(language.model) if kind == "int8" else language.model
-            predictor.language_model = LanguageModel(own, language.config.model.max_target_length)
+            predictor.language_model = LanguageModel(quicker(language.model), language.config.model.max_target_length)
         return predictor
 
     def to(self, device: str) -> "Predictor":

@@ -286,6 +286,10 @@ def test_a_shortlist_is_exported_checked_and_used(tmp_path: Path) -> None:
     exact = Predictor.load(short, threads=1, precision="fp32").choice
     assert exact.engine is not None
     assert "with a shortlist" not in exact.engine.name
+    ours = Predictor.load(short, threads=1, precision="bf16").choice
+    assert ours.engine is None and ours.reason == "bf16 products are torch's"
+    with pytest.raises(ExportError, match="bf16 products are torch's; ctranslate2 has fp32 and int8"):
+        Predictor.load(short, threads=1, precision="bf16", engine="ctranslate2")
     place = export_folder(short)
     few = "".join(f"{name}\ts t\n" for name in "abcdefgh")
     (place / "vmap.txt").write_text(f"\t{' '.join(TARGET.pieces([special.eos_id]))}\n{few}", encoding="utf-8")

@@ -130,10 +130,10 @@ def test_cache_grows_and_keeps_what_was_written() -> None:
 def test_a_cache_position_that_is_written_twice_is_copied() -> None:
     layout = HeadLayout(8, 2, 2)
     start = KeyValueCache.empty(2, layout, layers=1, like=torch.zeros(1)).opened(0, torch.float32)
-    start.write(0, torch.zeros(2, 2, 1, 4), torch.zeros(2, 2, 1, 4))
+    start.write(0, torch.zeros(2, 4, 4))
     with torch.inference_mode():
         first, second = start.opened(1, torch.float32), start.opened(1, torch.float32)
-        first.write(0, torch.ones(2, 2, 1, 4), torch.ones(2, 2, 1, 4))
-        second.write(0, torch.full((2, 2, 1, 4), 2.0), torch.full((2, 2, 1, 4), 2.0))
+        first.write(0, torch.ones(2, 4, 4))
+        second.write(0, torch.full((2, 4, 4), 2.0))
     assert first.buffer[0, 0, 0, 0, :2, 0].tolist() == [0, 1]
     assert second.buffer[0, 0, 0, 0, :2, 0].tolist() == [0, 2]

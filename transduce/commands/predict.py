@@ -71,7 +71,7 @@ def predict_lines(
     predictor = load_predictor(models, options.language_model, words=words, threads=threads, running=running)
     search = search_settings(predictor.search, words, beam=options.beam, num_best=options.num_best)
     begun = options.prefix is not None or options.prefix_file is not None
-    if not tell_engine(predictor, search, prefixes=begun) and options.precision == "auto" and predictor.precision.startswith("int8"):
+    if not tell_engine(predictor, search, prefixes=begun) and options.precision == "auto" and not predictor.precision.startswith("fp32"):
         print(f"precision: {predictor.precision}; --precision fp32 does not round", file=sys.stderr)
     size = options.chunk_lines or (1 if source == "-" and sys.stdin.isatty() else CHUNK_LINES)
     path = None if source == "-" else Path(source)

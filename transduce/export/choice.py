@@ -69,6 +69,10 @@ def choose_engine(directories: Sequence[Path], loaded: Sequence[LoadedModel], re
         raise ConfigError(f"--engine {request.wanted} is not allowed: {listed(ENGINES)}{nearest(request.wanted, ENGINES)}")
     if request.wanted == "torch":
         return EngineChoice(None, "asked for")
+    if request.precision == "bf16":
+        if request.wanted == CTRANSLATE2:
+            raise ExportError("--engine ctranslate2: bf16 products are torch's; ctranslate2 has fp32 and int8")
+        return EngineChoice(None, "bf16 products are torch's")
     if request.wanted == "auto" and not any(export_folder(directory).exists() for directory in directories):
         return EngineChoice()
     try:
@@ -117,7 +121,8 @@ def choose_numbers(record: ParityRecord, precision: ProductKind) -> tuple[str, f
 
     flags, supported = cpu_flags(), ctranslate2.get_supported_compute_types("cpu")
     quick = not flags or bool(flags & QUICK_INT8)
-    wanted = {"fp32": ("float32",), "int8": ("int8",), "auto": COMPUTE_TYPES if quick else ("float32",)}[precision]
+    known: dict[ProductKind, tuple[str, ...]] = {"fp32": ("float32",), "int8": ("int8",)}
+    wanted = known.get(precision, COMPUTE_TYPES if quick else ("float32",))
     possible = [name for name in wanted if name in supported]
     if not possible:
         raise ExportError(f"ctranslate2 has no {' or '.join(wanted)} on this processor")

@@ -207,14 +207,14 @@ class KeyValueCache:
         grown[..., :position, :] = buffer[..., :position, :]
         return KeyValueCache(grown, position + 1)
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put keys and values (N, G, 1, K) at the last used position -> all of the layer so far, (N, G, t + 1, K) each."""
-        position = self.used - 1
+    def write(self, layer: int, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values (N, 2 G, K) at the last used position -> all of the layer so far, (N, G, t + 1, K) each."""
         if torch.is_grad_enabled():  # what earlier layers and steps read must stay as it was for their backward
             self.buffer = self.buffer.clone()
-        self.buffer[0, layer, :, :, position : position + 1] = keys
-        self.buffer[1, layer, :, :, position : position + 1] = values
-        return self.buffer[0, layer, :, :, : self.used], self.buffer[1, layer, :, :, : self.used]
+        kept = self.buffer[:, layer]  # (2, N, G, P, K)
+        kept[:, :, :, self.used - 1] = pairs.view(len(pairs), 2, -1, pairs.shape[2]).transpose(0, 1)
+        keys, values = kept[:, :, :, : self.used].unbind()
+        return keys, values
 
     def select(self, rows: Tensor) -> "KeyValueCache":
         """The hypotheses named by `rows`. Only positions in use are copied, head by head, as rows of one matrix."""
@@ -241,26 +241,27 @@ class SelfAttention(nn.Module):
         initialise_blocks(self.packed, (layout.query_size, layout.key_size, layout.key_size))
         initialise_blocks(self.output, (layout.width,))
 
-    def split(self, inputs: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, D) -> queries (B, H, T, K), keys and values (B, G, T, K); positions turn queries and keys (RoPE)."""
+    def project(self, inputs: Tensor, rotation: Rotation | None) -> Tensor:
+        """(B, T, D) -> (B, T, H + 2 G, K): queries, keys, values of every head; positions turn queries and keys (RoPE)."""
         num_rows, length, _ = inputs.shape
         heads, groups = self.layout.heads, self.layout.key_value_heads
-        packed = self.packed(inputs).view(num_rows, length, heads + 2 * groups, self.layout.head_width)
-        if rotation is not None:
-            turned, values = torch.split(packed, [heads + groups, groups], dim=2)
-            packed = torch.cat([rotate(turned, rotation), values], dim=2)
-        queries, keys, values = split_heads(packed, (heads, groups, groups))
-        return queries, keys, values
+        packed: Tensor = self.packed(inputs).view(num_rows, length, heads + 2 * groups, self.layout.head_width)
+        if rotation is None:
+            return packed
+        turned, values = torch.split(packed, [heads + groups, groups], dim=2)
+        return torch.cat([rotate(turned, rotation), values], dim=2)
 
     def forward(self, inputs: Tensor, *, bias: Tensor | None, rotation: Rotation | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D); the bias broadcasts to (B, H, T, T)."""
-        queries, keys, values = self.split(inputs, rotation)
+        groups = self.layout.key_value_heads
+        queries, keys, values = split_heads(self.project(inputs, rotation), (self.layout.heads, groups, groups))
         return self.output(self.attend(queries, keys, values, bias=bias)[0])  # type: ignore[no-any-return]
 
     def step(self, inputs: Tensor, *, cache: KeyValueCache, layer: int, bias: Tensor | None, rotation: Rotation | None = None) -> Tensor:
         """The newest position of N hypotheses, (N, 1, D) -> (N, 1, D); the bias broadcasts to (N, H, 1, t + 1)."""
-        queries, keys, values = self.split(inputs, rotation)
-        keys, values = cache.write(layer, keys, values)
+        packed, heads = self.project(inputs, rotation), self.layout.heads  # (N, 1, H + 2 G, K)
+        keys, values = cache.write(layer, packed[:, 0, heads:])
+        queries = packed[:, :, :heads].transpose(1, 2)  # (N, H, 1, K)
         return self.output(self.attend(queries, keys, values, bias=bias)[0])  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Products with weights of eight bits, for prediction on a processor that multiplies such numbers fast.
+"""Products in eight bits, for prediction.
 
 In: a trained model. Out: a copy that answers nearly the same, whose encoder, decoder and output layer hold int8 weights: a quarter of the
 memory traffic and, with VNNI instructions, a third of the time of float32 products (measured, docs/performance.md).
@@ -99,11 +99,22 @@ class Int8TokenHead(TokenHead):
 
 def int8_model(model: Seq2Seq) -> Seq2Seq:
     """A copy of `model` with int8 products in encoder, decoder and head; everything else is shared with it, the weights included."""
+    converted = with_products(model, lambda module: Int8Linear(module) if type(module) is Linear else None)
+    converted.head = Int8TokenHead(token_head(converted.head))
+    return converted
+
+
+def with_products(model: Seq2Seq, make: Callable[[nn.Module], nn.Module | None]) -> Seq2Seq:
+    """A copy of `model` that shares its weights, with make(part), where that is something, in place of each part of encoder and decoder
+    down to single layers. Small linear layers stay as they are."""
     shared: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     converted = copy.deepcopy(model, shared).eval()
     for part in (converted.encoder, converted.decoder):
+        replaced: tuple[str, ...] = ()
         for name, module in list(part.named_modules()):
-            if type(module) is Linear and module.weight.numel() >= FEWEST_WEIGHTS:
-                part.set_submodule(name, Int8Linear(module))
-    converted.head = Int8TokenHead(token_head(converted.head))
+            small = type(module) is Linear and module.weight.numel() < FEWEST_WEIGHTS
+            instead = None if small or name.startswith(replaced) else make(module)
+            if instead is not None:
+                part.set_submodule(name, instead)
+                replaced = (*replaced, f"{name}.")
     return converted

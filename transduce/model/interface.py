@@ -26,7 +26,8 @@ class Memory:
 
     def select(self, rows: Tensor) -> "Memory":
         """The sentences named by `rows` (any order, repeats allowed)."""
-        return Memory(self.states[rows], self.mask[rows], self.summary[rows], tuple(key[rows] for key in self.keys))
+        parts = (part.index_select(0, rows) for part in (self.states, self.mask, self.summary, *self.keys))
+        return Memory(next(parts), next(parts), next(parts), tuple(parts))
 
 
 class State(Protocol):

@@ -1,4 +1,4 @@
-"""Linear layers whose products have few different sizes, whatever the sizes of batches.
+"""Linear layers whose products have few sizes, whatever the sizes of batches.
 
 In: vectors (..., K). Out: vectors (..., N). Outside bfloat16 autocast on a CPU this is torch's own layer.
 

@@ -15,10 +15,12 @@ import torch
 from transduce.errors import ConfigError
 from transduce.processor import cpu_flags, int8_instructions
 
-ProductKind = Literal["auto", "fp32", "int8"]
+Products = Literal["fp32", "int8", "bf16"]
 """Number format of the products of a prediction."""
+ProductKind = Literal["auto", "fp32", "int8", "bf16"]
+"""The same, or whatever is fast here."""
 LARGE_MODEL = 1_000_000
-"""Weights from which `auto` rounds them to int8 for prediction; a smaller model fits the caches and answers fast as it is."""
+"""Weights from which `auto` rounds them for prediction; a smaller model fits the caches and answers fast as it is."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,28 @@ def _cpu_bf16(flags: frozenset[str]) -> tuple[bool, str]:
     return (True, ", ".join(found)) if found else (False, "the processor has no avx512_bf16 or amx_bf16")
 
 
-def choose_products(wanted: ProductKind, *, device: torch.device, num_weights: int) -> tuple[Literal["fp32", "int8"], str]:
-    """What predictions are computed in, and why. auto = int8 for large models on a processor that is fast at it.
+def choose_products(wanted: ProductKind, *, device: torch.device, num_weights: int) -> tuple[Products, str]:
+    """What predictions are computed in, and why. auto = for large models on a processor that is fast at it, bf16 where it multiplies
+    tiles of such numbers (AMX), else int8.
 
-    Raises ConfigError for int8 on a GPU.
+    Raises ConfigError for bf16 and int8 on a GPU.
     """
-    instructions = int8_instructions()
-    if wanted == "int8":
-        if device.type != "cpu":
-            raise ConfigError("precision = int8: the model is on a GPU, and int8 products are for processors; use fp32 or auto")
-        return "int8", instructions or "asked for, slow: the processor has no VNNI instructions"
     if wanted == "fp32":
         return "fp32", "asked for"
-    if device.type != "cpu" or instructions is None:
-        return "fp32", "on a GPU" if device.type != "cpu" else "the processor has no VNNI instructions"
-    return ("int8", instructions) if num_weights >= LARGE_MODEL else ("fp32", "a small model")
+    if device.type != "cpu":
+        if wanted != "auto":
+            raise ConfigError(f"precision = {wanted}: the model is on a GPU, and {wanted} products are for processors; use fp32 or auto")
+        return "fp32", "on a GPU"
+    tiles, int8, bf16 = "amx_bf16" in cpu_flags(), int8_instructions(), _cpu_bf16(cpu_flags())
+    if wanted == "bf16":
+        return "bf16", bf16[1] if bf16[0] else f"asked for, slow: {bf16[1]}"
+    if wanted == "int8":
+        return "int8", int8 or "asked for, slow: the processor has no VNNI instructions"
+    if num_weights < LARGE_MODEL:
+        return "fp32", "a small model"
+    if tiles:
+        return "bf16", bf16[1]
+    return ("int8", int8) if int8 is not None else ("fp32", "the processor has no VNNI instructions")
 
 
 def _cuda_bf16() -> tuple[bool, str]:
