@@ -1,5 +1,6 @@
 """Which token becomes which: learned from pairs whose dictionary is known."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +67,28 @@ def test_without_words_there_are_no_candidates() -> None:
     assert (best_translations(empty, empty, sizes=(5, 6)) == -1).all()
 
 
-def test_training_writes_it_and_prediction_with_8_bits_keeps_to_it(tmp_path: Path) -> None:
+class Told(SilentProgress):
+    """Keeps what is said at the end."""
+
+    def __init__(self) -> None:
+        self.summary: dict[str, object] = {}
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        self.summary = dict(summary)
+
+
+def test_training_writes_it_and_prediction_with_rounded_weights_keeps_to_it(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     tree = tiny_tree(tmp_path, "run", max_steps=4)
     tree["search"] = {"max_length": 8, "shortlist": True}
-    model = train(parse_config(tree), SilentProgress())
+    told = Told()
+    model = train(parse_config(tree), told)
     loaded = load_model(model)
     assert loaded.shortlist is not None
-    exact, rounded = Predictor.load(model), Predictor.load(model, precision="int8")
+    assert str(told.summary["shortlist"]).startswith(f"of {len(loaded.shortlist.candidates)} source tokens, in ")
+    exact, *rounded = (Predictor.load(model, precision=kind) for kind in ("fp32", "int8", "bf16"))
     assert exact.shortlist is None
-    assert rounded.shortlist is not None
+    assert all(one.shortlist is not None for one in rounded)
     same = average_models([model, model], tmp_path / "mean", metrics={}).shortlist
     assert same is not None
     assert (load_model(tmp_path / "mean").shortlist.candidates == loaded.shortlist.candidates).all()  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ In: the run folder, the trainer at its last step, its data. Out: run/model and a
 checkpoints is measured like any other model and only taken when it is at least as good as the best one alone.
 """
 
+import time
 from pathlib import Path
 
 from transduce.data.codec import Codec, as_text_codec
@@ -39,10 +40,14 @@ def finish_model(
         else:
             put_tensors(model, read_tensors(folders[0] / MODEL), place=folders[0])
             chosen += f" (better than the mean of {len(averaged)}: {name} {metrics[name]:.4g}, mean {measured[name]:.4g})"
+    began = time.monotonic()
     shortlist = _learned(loader, codecs) if trainer.config.search.shortlist else None
+    listed = (
+        {} if shortlist is None else {"shortlist": f"of {len(shortlist.candidates):,} source tokens, in {time.monotonic() - began:.1f} s"}
+    )
     save_model(run.model, model=model, config=trainer.config, codecs=codecs, metrics=metrics, shortlist=shortlist)
     state = trainer.state
-    return {"model": str(run.model), "weights": chosen, "step": state.step, "minutes": round(state.minutes, 2), **metrics}
+    return {"model": str(run.model), "weights": chosen, "step": state.step, "minutes": round(state.minutes, 2), **listed, **metrics}
 
 
 def _learned(loader: Loader, codecs: tuple[Codec, Codec]) -> Shortlist:
