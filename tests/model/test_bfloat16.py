@@ -2,9 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.model.test_int8 import CPU, DECODERS, model_with
-from transduce.data.batch import Padded
-from transduce.decode.search import ModelScorer, SearchConfig, search
+from tests.model.test_int8 import CPU, DECODERS, expect_nearly_the_same, model_with
 from transduce.errors import ConfigError
 from transduce.model.bfloat16 import FUSED, BFloat16FeedForward, BFloat16Linear, BFloat16Product, bfloat16_model
 from transduce.model.layers import FeedForward
@@ -48,15 +46,7 @@ def test_a_block_is_close_to_the_exact_one(activation: str, packed: bool | None,
 def test_a_bfloat16_model_answers_nearly_as_the_exact_one(decoder: dict[str, object]) -> None:
     model = model_with(decoder)
     rounded = bfloat16_model(model)
-    source = Padded(torch.tensor([[5, 9, 14, 2], [7, 2, 0, 0]]), torch.tensor([4, 2]))
-    with torch.inference_mode():
-        outputs = []
-        for one in (model, rounded):
-            memory = one.encode(source)
-            outputs.append(one.step(torch.tensor([1, 1]), one.start(memory), memory)[0])
-    assert 0 < (outputs[0] - outputs[1]).abs().max() < 0.2 * outputs[0].std()
-    found = [search(ModelScorer(one, source, max_length=12), config=SearchConfig(beam_size=1))[0][0].tokens for one in (model, rounded)]
-    assert found[0][:1] == found[1][:1]
+    expect_nearly_the_same(model, rounded)
     assert rounded.embedding.weight is model.embedding.weight
 
 

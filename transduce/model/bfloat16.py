@@ -18,7 +18,7 @@ from torch.nn import functional
 from transduce.model.heads import token_head
 from transduce.model.int8 import Int8TokenHead, with_products
 from transduce.model.layers import FeedForward
-from transduce.model.products import Linear, padded_count
+from transduce.model.products import Linear, padded_rows
 from transduce.model.seq2seq import Seq2Seq
 
 TYPICAL_ROWS = 256
@@ -82,11 +82,8 @@ class BFloat16FeedForward(nn.Module):
 
 
 def rounded_rows(inputs: Tensor) -> Tensor:
-    """(..., K) -> (M, K) bfloat16 with M as `padded_count` has it; what stands in rows behind the given ones does not matter."""
-    rows = inputs.reshape(-1, inputs.shape[-1])
-    padded = rows.new_empty(padded_count(len(rows)), rows.shape[1], dtype=torch.bfloat16)
-    padded[: len(rows)].copy_(rows)
-    return padded
+    """(..., K) -> (M, K) bfloat16 with M as `padded_count` has it."""
+    return padded_rows(inputs.reshape(-1, inputs.shape[-1]), torch.bfloat16)
 
 
 def bfloat16_layer(module: nn.Module) -> nn.Module | None:

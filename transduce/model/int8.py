@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce.model.heads import TokenHead, token_head
-from transduce.model.products import Linear, padded_count
+from transduce.model.products import Linear, padded_rows
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import int8_instructions
 
@@ -57,8 +57,7 @@ class Int8Product(nn.Module):
         """(M, K) whole numbers -> (M, N) float32: whole sums times the scale of each output."""
         if not self.packed:
             return torch._int_mm(rows.to(torch.int8), self.rounded).float().mul_(self.scales)
-        whole = rows.new_empty(padded_count(len(rows)), rows.shape[1], dtype=torch.int8)  # oneDNN compiles code for each number of rows
-        whole[: len(rows)].copy_(rows)
+        whole = padded_rows(rows, torch.int8)  # oneDNN compiles code for each number of rows
         weight = (self.rounded, self.scales, self.zeros)
         outputs = torch.ops.onednn.qlinear_pointwise(whole, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")
         return outputs[: len(rows)]  # type: ignore[no-any-return]
