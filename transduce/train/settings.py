@@ -3,6 +3,7 @@
 In: the `train:` group of a config. Out: frozen values. Parts that have a file of their own keep their settings there.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -37,6 +38,9 @@ class ValidationConfig(Settings):
 class TrainConfig(Settings):
     """How long, how fast, how often. The first limit that is reached ends the run cleanly."""
 
+    start_from: Path | None = None
+    """A run folder or model directory: training starts with its codecs, whatever `data` says of them, and with those of its weights that
+    have the name and shape of one here (fine-tuning, or a student with layers of its teacher)."""
     max_minutes: float | None = Field(default=None, gt=0)
     """Limit in minutes of training and validation, counted over resumes."""
     max_steps: int | None = Field(default=None, ge=1)

@@ -16,6 +16,7 @@ from transduce.train.checkpoint import RunFolder, load_checkpoint
 from transduce.train.parallel import choose_processes
 from transduce.train.precision import choose_device, choose_precision, set_threads
 from transduce.train.preflight import preflight
+from transduce.train.pretrained import start_codecs
 from transduce.train.trainer import Trainer
 from transduce.train.validation import Validator
 
@@ -43,12 +44,13 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
     folder, skipped = run.newest()
     for line in skipped:
         say(line)
-    stored = None if folder is None else (load_codec(folder / "source"), load_codec(folder / "target"))
-    data = prepare(config.data, config.seed, codecs=stored, say=say)
+    data = prepare(config.data, config.seed, codecs=_given_codecs(config, folder), say=say)
     codecs = data.source_codec, data.target_codec
     trainer = Trainer(config, codecs, precision, fresh=folder is None)
     if folder is not None:
         _restore(trainer, folder, say)
+    elif config.train.start_from is not None:
+        say(trainer.start_from(config.train.start_from))
     processes, why = choose_processes(config.train.processes, threads=threads, device=precision.device)
     trainer.employ(processes)
     validator = Validator(config, data, precision)
@@ -70,6 +72,13 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
     return Parts(trainer, data.train, validator, codecs, info)
 
 
+def _given_codecs(config: RunConfig, folder: Path | None) -> tuple[Codec, Codec] | None:
+    """Those of the run so far or of the model that it starts from; None = they are learned from the data."""
+    if folder is not None:
+        return load_codec(folder / "source"), load_codec(folder / "target")
+    return None if config.train.start_from is None else start_codecs(config.train.start_from, config.data)
+
+
 def _restore(trainer: Trainer, folder: Path, say: Callable[[str], None]) -> None:
     trainer.restore(load_checkpoint(folder), folder)
     state, precision = trainer.state, str(trainer.precision)
@@ -89,7 +98,8 @@ def absolute_paths(config: RunConfig) -> RunConfig:
         "target_codec": _absolute_codec(data.target_codec),
         "cache_dir": data.cache_dir and data.cache_dir.absolute(),
     }
-    return config.model_copy(update={"data": data.model_copy(update=changed)})
+    train = config.train.model_copy(update={"start_from": config.train.start_from and config.train.start_from.absolute()})
+    return config.model_copy(update={"data": data.model_copy(update=changed), "train": train})
 
 
 def _absolute_corpus(corpus: CorpusConfig) -> CorpusConfig:

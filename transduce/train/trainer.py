@@ -23,7 +23,7 @@ from transduce.train.objective import forcing_ratio, training_loss
 from transduce.train.optim import build_optimizer, optimizer_tensors, restore_optimizer, set_learning_rate
 from transduce.train.parallel import Helpers, Job, StepSums
 from transduce.train.precision import Precision
-from transduce.train.pretrained import start_frontend
+from transduce.train.pretrained import start_frontend, take_weights
 from transduce.train.schedule import learning_rate_factor
 from transduce.train.state import RunState, mixed_seed
 
@@ -135,6 +135,12 @@ class Trainer:
         restore_optimizer(self.optimizer, self.model, restored.optimizer)
         self.state = restored.state
         self.metrics = restored.metrics
+
+    def start_from(self, path: Path) -> str:
+        """Begin with the weights of another model, as far as they fit. -> what was taken. Raises CheckpointError, ConfigError."""
+        if self.average is not None:
+            take_weights(self.average.model, path)
+        return take_weights(self.model, path)
 
     def _diverged(self, what: str) -> DivergedError:
         now: Mapping[str, object] = {
