@@ -96,6 +96,8 @@ def test_the_command_line_reads_pictures(learned: Path) -> None:
     assert both.exit_code == 0, both.output
     answers = [json.loads(line) for line in both.output.splitlines() if line.startswith("{")]
     assert len(answers) == 2 and answers[1]["flags"] == ["unreadable_source"] and not answers[1]["text"]
+    assert not answers[0]["problem"] and "broken.png: " in answers[1]["problem"]
+    assert f"warning: source 2: {answers[1]['problem']}" in both.stderr
     empty = learned / "empty.png"
     empty.touch()
     refused = CliRunner().invoke(app, ["predict", run, "--input", str(empty)])

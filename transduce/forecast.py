@@ -36,7 +36,8 @@ class Forecast:
     """What the model expects to follow one source, in the user's units.
 
     values: (T, C), the expected track. samples: K tracks (T, C) drawn at random, with log_probabilities (K,) in nats of the normalised
-    frames; empty unless asked for. truncated: the model had not said stop. flags: as of a text prediction; a flagged source has no frames.
+    frames; empty unless asked for. truncated: the model had not said stop. flags, problem: as of a text prediction; a flagged source has no
+    frames.
     """
 
     values: Frames
@@ -44,6 +45,7 @@ class Forecast:
     log_probabilities: tuple[float, ...] = ()
     truncated: bool = False
     flags: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class Forecaster:
@@ -97,7 +99,10 @@ class Forecaster:
 
     def _forecasts(self, readings: Readings, wanted: RolloutConfig) -> list[Forecast]:
         size = len(self.target_codec.scale)
-        results = [Forecast(np.zeros((0, size), dtype=np.float32), flags=flags) for flags in readings.flags]
+        results = [
+            Forecast(np.zeros((0, size), dtype=np.float32), flags=flags, problem=readings.problem(number))
+            for number, flags in enumerate(readings.flags)
+        ]
         numbers = readings.searchable()
         plan = plan_batches([readings.lengths[number] for number in numbers], budget=BATCH_STEPS, rows_each=max(wanted.num_samples, 1))
         with evaluation([self.member]):

@@ -368,6 +368,7 @@ class Predictor:
             source_tokens=tuple(self.source_codec.labels(row.data)),
             source_length=row.width,
             num_unknown=self.source_codec.num_unknown(row.data),
+            problem=encoded.problem(number),
             attention=attention,
         )
 

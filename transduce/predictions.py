@@ -28,10 +28,10 @@ class Prediction:
     score: what hypotheses were ranked by (length penalty included). log_probability: natural logarithm, the end included.
     tokens: pieces for display, without begin and end; token_probabilities: one for each. alternatives: the whole n-best list, best
     first, so its first entry is this prediction. truncated: the length limit was hit before the end. flags: empty_source,
-    source_too_long, unknown_tokens, unreadable_source. source_length: its positions (tokens with the end, frames of sound, steps, cells
-    of a picture), 0 where it cannot be read. num_unknown: source tokens that the vocabulary does not know.
-    attention: (tokens + 1, source positions), of a text the last row and column belong to the end of sequence; None unless asked for
-    and given by the architecture.
+    source_too_long, unknown_tokens, unreadable_source; problem: why it is unreadable. source_length: its positions (tokens with the
+    end, frames of sound, steps, cells of a picture), 0 where it cannot be read. num_unknown: source tokens that the vocabulary does not
+    know. attention: (tokens + 1, source positions), of a text the last row and column belong to the end of sequence; None unless asked
+    for and given by the architecture.
     """
 
     text: str
@@ -45,6 +45,7 @@ class Prediction:
     source_tokens: tuple[str, ...]
     source_length: int = 0
     num_unknown: int = 0
+    problem: str = ""
     attention: np.ndarray | None = None
 
 

@@ -51,6 +51,10 @@ class Readings:
         """A source as the first member reads it."""
         return self.rows[number][self.members[0].source_codec.digest]
 
+    def problem(self, number: int) -> str:
+        """Why a source cannot be read; nothing where it can."""
+        return next((str(row.problem) for row in self.rows[number].values() if row.problem is not None), "")
+
     def padded(self, batch: Sequence[int], device: torch.device) -> list[Padded]:
         """The sources numbered `batch` as each member reads them."""
         found: dict[str, Padded] = {}

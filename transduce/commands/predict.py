@@ -29,6 +29,8 @@ from transduce.tree import listed, nearest
 CHUNK_LINES = 1024
 STYLES = ("text", "jsonl")
 SECONDS_BETWEEN_NEWS = 10.0
+TOLD_PROBLEMS = 5
+"""Sources that cannot be read of which standard error says why; all are counted, and in JSON lines each says it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class _Tally:
 
     lines: int = 0
     flags: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
 
 
 def predict_lines(
@@ -78,6 +81,8 @@ def predict_lines(
     predictions = _answers(predictor, path, options=options, search=search, size=size)
     with _opened(output) as stream:
         tally = _write(stream, predictions, options=options, search=search, size=size)
+    for problem in tally.problems:
+        print(f"warning: source {problem}", file=sys.stderr)
     for flag, count in sorted(tally.flags.items()):
         print(f"warning: {count} of {tally.lines} predictions: {flag}", file=sys.stderr)
     tell_left(predictor, tally.lines)
@@ -103,6 +108,8 @@ def _write(stream: TextIO, predictions: Iterator[Prediction], *, options: Predic
         stream.write(_written(number, prediction, style=options.style, many=search.num_best > 1))
         tally.lines += 1
         tally.flags.update([*prediction.flags, *(["truncated"] if prediction.truncated else [])])
+        if prediction.problem and len(tally.problems) < TOLD_PROBLEMS:
+            tally.problems.append(f"{tally.lines}: {prediction.problem}")
         if tally.lines % size:
             continue
         stream.flush()
@@ -189,6 +196,7 @@ def _plain(prediction: Prediction) -> dict[str, object]:
         "score": prediction.score,
         "truncated": prediction.truncated,
         "flags": list(prediction.flags),
+        "problem": prediction.problem,
         "tokens": list(prediction.tokens),
         "token_probabilities": [float(probability) for probability in prediction.token_probabilities],
         "alternatives": [{"text": entry.text, "score": entry.score} for entry in prediction.alternatives],

@@ -69,7 +69,12 @@ def _sources(path: Path | None, data: DataConfig) -> Iterator[Value]:
 
 
 def _plain(forecast: Forecast) -> dict[str, object]:
-    tree: dict[str, object] = {"values": forecast.values.tolist(), "truncated": forecast.truncated, "flags": list(forecast.flags)}
+    tree: dict[str, object] = {
+        "values": forecast.values.tolist(),
+        "truncated": forecast.truncated,
+        "flags": list(forecast.flags),
+        "problem": forecast.problem,
+    }
     if forecast.samples:
         tree |= {"samples": [sample.tolist() for sample in forecast.samples], "log_probabilities": list(forecast.log_probabilities)}
     return tree
