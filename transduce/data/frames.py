@@ -164,8 +164,12 @@ class FramesCodec:
         """(B, T, C) zeros behind each track's end; with keys each example is turned, mirrored and scaled as the settings say."""
         size = len(self.scale)
         lengths = np.array([len(row) for row in rows], dtype=np.int64) // size
-        data = np.zeros((len(rows), int(lengths.max(initial=1)), size), dtype=np.float32)
-        data[real_places(lengths, data.shape[1])] = np.concatenate(rows).reshape(-1, size)
+        longest, together = int(lengths.max(initial=1)), np.concatenate(rows, dtype=np.float32)
+        if (lengths == longest).all():  # windows of one size, as they mostly are
+            data = together.reshape(len(rows), longest, size)
+        else:
+            data = np.zeros((len(rows), longest, size), dtype=np.float32)
+            data[real_places(lengths, longest)] = together.reshape(-1, size)
         if keys is not None:
             self._vary(data, keys)
         return Padded(torch.from_numpy(data), torch.from_numpy(lengths), None if keys is None else torch.from_numpy(keys.view(np.int64)))

@@ -60,7 +60,7 @@ class DataConfig(Settings):
     windows: WindowsConfig | None = None
     """How tables of tracks (corpora of format tracks) are read and cut into what is observed and what is predicted."""
     workers: int = Field(default=1, ge=0)
-    """Threads that open and decode media files ahead of training; 0 = none. Texts and tracks need none."""
+    """Threads that decode media files and put tracks together ahead of training; 0 = none. Texts need none."""
     cache_dir: Path | None = None
     """Where encoded data and learned codecs are kept between runs; None = `transduce` in the XDG cache home."""
 
@@ -131,7 +131,7 @@ class Loader:
         self._firsts = np.cumsum([0, *self.sizes])
         self._codecs = codecs
         self._budget = config.max_tokens_per_batch
-        self._workers = config.workers if "media" in (config.reading.source, config.reading.target) else 0
+        self._workers = config.workers if {"media", "frames"} & {config.reading.source, config.reading.target} else 0
         self._seed = seed
         mixed = seed is not None and len(stores) > 1
         self.counts = corpus_counts(self.sizes, weights=config.weights, temperature=config.temperature) if mixed else self.sizes
