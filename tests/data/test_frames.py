@@ -1,10 +1,14 @@
 """Frames of numbers: what goes in comes back, training statistics, random changes, what is refused."""
 
+import json
+import threading
+
 import numpy as np
 import pytest
 
 from transduce.data.codec import load_codec
 from transduce.data.frames import FramesCodec, FramesConfig, row_keys
+from transduce.data.loader import DataConfig, Loader, prepare
 from transduce.data.values import BadValueError, Track
 from transduce.errors import ConfigError, DataError
 
@@ -86,6 +90,38 @@ def test_padding_is_zero_and_lengths_are_true():
     padded = codec.collate([np.ones(6, dtype=np.float32), np.ones(2, dtype=np.float32)], None)
     assert padded.lengths.tolist() == [3, 1] and padded.data.shape == (2, 3, 2)
     assert padded.data[1, 1:].abs().sum() == 0 and padded.keys is None
+
+
+def test_tracks_of_one_length_are_copied():
+    """Random changes are made in the batch, never in what is stored."""
+    codec = FramesCodec(FramesConfig(relative="last", random_scale=0.5), [1, 1], [0, 0])
+    row = np.ones(6, dtype=np.float32)
+    padded = codec.collate([row], np.array([7], dtype=np.uint64))
+    assert padded.data.shape == (1, 3, 2) and padded.lengths.tolist() == [3]
+    assert padded.data[0, 0, 0] != 1 and (row == 1).all()
+
+
+def test_batches_are_put_together_ahead(tmp_path, monkeypatch):
+    """In a thread of their own, as recordings are, and the same as without it."""
+    file = tmp_path / "tracks.jsonl"
+    lines = [{"source": track.anchor.tolist(), "target": track.values.tolist()} for track in tracks(12)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    corpus, frames = {"path": str(file)}, {"kind": "frames"}
+    tree = {"train": corpus, "valid": corpus, "source_codec": frames, "target_codec": frames, "cache_dir": str(tmp_path / "cache")}
+    tree |= {"max_source_tokens": 6, "max_target_tokens": 6, "max_tokens_per_batch": 24}
+    gather, threads, sums = Loader.gather, [], []
+
+    def watched(self, rows, epoch=0):
+        threads.append(threading.current_thread())
+        return gather(self, rows, epoch)
+
+    monkeypatch.setattr(Loader, "gather", watched)
+    for workers in (1, 0):
+        loader = prepare(DataConfig.model_validate(tree | {"workers": workers}), seed=1).train
+        sums.append([float(batch.source.data.sum() + batch.target.data.sum()) for batch in loader.batches(0)])
+    own = [thread is threading.current_thread() for thread in threads]
+    assert sums[0] == sums[1] and len(sums[0]) == 3
+    assert own == [False] * 3 + [True] * 3
 
 
 def test_what_cannot_be_encoded_is_named():
