@@ -1,5 +1,6 @@
 """A training that starts from another model: its codecs and whatever weights fit; what does not is told or refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from transduce.train.checkpoint import RunFolder
 from transduce.train.events import SilentProgress
 from transduce.train.loop import resume, train
 from transduce.train.setup import Parts, prepare_run
-from transduce.train.storage import read_tensors
+from transduce.train.storage import FORMAT_VERSION, read_tensors
 
 
 @pytest.fixture
@@ -113,6 +114,9 @@ def test_two_vocabularies_are_no_joint_one(pairs: Path, first: Path) -> None:
     shutil.copytree(first / "model", origin)
     shutil.rmtree(origin / "target")
     CharacterCodec.fit(["xyz"], min_count=1).save(origin / "target")
+    with pytest.raises(CheckpointError, match="damaged: target/codec"):
+        begin(other_tree(pairs, "refused", origin))
+    (origin / "manifest.json").write_text(json.dumps({"format_version": FORMAT_VERSION, "files": {}}), encoding="utf-8")
     tree = other_tree(pairs, "refused", origin)
     tree["data"]["joint_vocabulary"] = True  # type: ignore[index]
     with pytest.raises(ConfigError, match=r"has a vocabulary for each end: set data\.joint_vocabulary to false"):

@@ -15,8 +15,8 @@ from transduce.model.frontends import Frontend
 from transduce.model.images import CnnConfig, ImageFrontend, PatchesConfig
 from transduce.model.seq2seq import FrontendConfig, Seq2Seq
 from transduce.train.averaging import own_tensors
-from transduce.train.checkpoint import MODEL, resolve_model
-from transduce.train.storage import read_tensors
+from transduce.train.checkpoint import MODEL, OPTIMIZER, TRAINING, resolve_model
+from transduce.train.storage import read_tensors, verify_folder
 
 NAMED = 4
 """Tensors named in a message; of more only the number is told."""
@@ -36,9 +36,10 @@ def start_frontend(frontend: Frontend, config: FrontendConfig) -> None:
 def start_codecs(path: Path, config: DataConfig) -> tuple[Codec, Codec]:
     """Those of the model that a run starts from: what its weights know is bound to its vocabularies.
 
-    Raises CheckpointError where there is no model, ConfigError where its ends are others than those of `config`.
+    Raises CheckpointError where there is no whole model, ConfigError where its ends are others than those of `config`.
     """
     folder = resolve_model(path)
+    verify_folder(folder, leave_out=frozenset({OPTIMIZER, TRAINING}))
     codecs = load_codec(folder / "source"), load_codec(folder / "target")
     for end, codec, settings in zip(("source", "target"), codecs, (config.source_codec, config.target_codec), strict=True):
         text = codec.kind in TEXT_KINDS and settings.kind in (*TEXT_KINDS, "stored")
