@@ -99,7 +99,7 @@ def test_plain_lines_are_rate_limited_and_say_everything(tmp_path: Path) -> None
     assert len(steps) == 5  # ten reports, six seconds apart, at most one line in ten seconds
     assert "\x1b" not in stream.getvalue() and "precision: fp32" in lines and "reason: max_steps" in lines
     line = describe(REPORT, {"loss": 2.5, "perplexity": 12.2, "bleu": 31.25})
-    for part in ("step 100", "loss 3.2500", "bleu 31.25", "5.2k tokens/s", "padding 3.1%", "1.50 GiB", "12:34 left"):
+    for part in ("step 100", "loss 3.2500", "bleu 31.25", "5.2k tokens/s", "padding 3.1%", "1.50 GiB", "waits for data 0%", "12:34 left"):
         assert part in line
     assert "waits for data 40%" in describe(replace(REPORT, data_wait_share=0.4), {})
     assert "left" not in describe(replace(REPORT, eta_seconds=None), {})

@@ -198,8 +198,7 @@ def describe(report: StepReport, metrics: Mapping[str, float]) -> str:
     parts = [f"step {report.step:,}", f"epoch {report.epoch}", f"loss {_figure(report.loss)}"]
     parts += [f"valid {name} {_figure(value)}" for name, value in metrics.items() if name not in QUIET]
     parts += [f"{_thousands(report.tokens_per_second)} tokens/s", f"padding {report.padding_share:.1%}", _memory(report.memory_mib)]
-    if report.data_wait_share >= 0.05:
-        parts.append(f"waits for data {report.data_wait_share:.0%}")
+    parts.append(f"waits for data {report.data_wait_share:.0%}")
     if report.unaligned_pairs:
         parts.append(f"{report.unaligned_pairs:,} pairs too short for CTC")
     if report.eta_seconds is not None:
