@@ -230,10 +230,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_lines(place / f"{split}.jsonl", records)
         steps = [f"{frame},{name},{name + frame},{rng.random():.3f}" for name in range(size // 3) for frame in range(8)]
         write_lines(place / f"{split}.csv", ["frame,id,x,y", *steps])
-        if split == "test":
-            write_lines(place / "more.en", sources)
         with gzip.open(place / f"{split}.en.gz", "wt", encoding="utf-8") as file:
             file.writelines(f"{source}\n" for source in sources)
+    shutil.copy(place / "test.en", place / "more.en")
     (place / "en-de.yaml").write_text(TINY, encoding="utf-8")
     (place / "tracks.yaml").write_text(TRACKS, encoding="utf-8")
     (place / "transformer.yaml").write_text(TRANSFORMER, encoding="utf-8")

@@ -76,13 +76,18 @@ def save_model(
 def load_model(directory: Path) -> LoadedModel:
     """Verify the manifest and rebuild the model. Raises CheckpointError."""
     directory = Path(directory)
-    verify_folder(directory, leave_out=frozenset({OPTIMIZER, TRAINING}))
+    source, target = verified_codecs(directory)
     config = load_config(directory / CONFIG)
-    source, target = load_codec(directory / "source"), load_codec(directory / "target")
     model = build_model(config.model, source.shape, target.shape)
     put_tensors(model, read_tensors(directory / MODEL), place=directory / MODEL)
     metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
     return LoadedModel(model.eval(), config, source, target, metrics, load_shortlist(directory))
+
+
+def verified_codecs(directory: Path) -> tuple[Codec, Codec]:
+    """Those of a model directory whose manifest holds. Raises CheckpointError."""
+    verify_folder(directory, leave_out=frozenset({OPTIMIZER, TRAINING}))
+    return load_codec(directory / "source"), load_codec(directory / "target")
 
 
 def load_shortlist(directory: Path) -> Shortlist | None:
@@ -127,8 +132,7 @@ def average_models(directories: list[Path], output: Path, *, metrics: Mapping[st
         raise CheckpointError("nothing to average: give at least one model directory")
     first = load_model(directories[0])
     for directory in directories:
-        verify_folder(directory, leave_out=frozenset({OPTIMIZER, TRAINING}))
-        codecs = load_codec(directory / "source"), load_codec(directory / "target")
+        codecs = verified_codecs(directory)
         if (codecs[0].digest, codecs[1].digest) != (first.source_codec.digest, first.target_codec.digest):
             raise CheckpointError(f"{directory} has other codecs than {directories[0]}: their weights cannot be averaged")
     own = own_tensors(first.model)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from transduce.data.codec import TEXT_KINDS, Codec, load_codec
+from transduce.data.codec import VALUE_KINDS, Codec
 from transduce.data.loader import DataConfig
 from transduce.errors import ConfigError
 from transduce.model.frontends import Frontend
 from transduce.model.images import CnnConfig, ImageFrontend, PatchesConfig
 from transduce.model.seq2seq import FrontendConfig, Seq2Seq
 from transduce.train.averaging import own_tensors
-from transduce.train.checkpoint import MODEL, OPTIMIZER, TRAINING, resolve_model
-from transduce.train.storage import read_tensors, verify_folder
+from transduce.train.checkpoint import MODEL, resolve_model, verified_codecs
+from transduce.train.storage import read_tensors
 
 NAMED = 4
 """Tensors named in a message; of more only the number is told."""
@@ -38,12 +38,10 @@ def start_codecs(path: Path, config: DataConfig) -> tuple[Codec, Codec]:
 
     Raises CheckpointError where there is no whole model, ConfigError where its ends are others than those of `config`.
     """
-    folder = resolve_model(path)
-    verify_folder(folder, leave_out=frozenset({OPTIMIZER, TRAINING}))
-    codecs = load_codec(folder / "source"), load_codec(folder / "target")
+    codecs = verified_codecs(resolve_model(path))
     for end, codec, settings in zip(("source", "target"), codecs, (config.source_codec, config.target_codec), strict=True):
-        text = codec.kind in TEXT_KINDS and settings.kind in (*TEXT_KINDS, "stored")
-        if not text and codec.kind != settings.kind:
+        texts = VALUE_KINDS[codec.kind] == VALUE_KINDS[settings.kind] == "text"
+        if not texts and codec.kind != settings.kind:
             message = f"its {end} is {codec.kind}, and data.{end}_codec.kind is {settings.kind}"
             raise ConfigError(f"train.start_from = {path} does not fit: {message}")
     if config.joint_vocabulary and codecs[0].digest != codecs[1].digest:

@@ -49,8 +49,8 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
     trainer = Trainer(config, codecs, precision, fresh=folder is None)
     if folder is not None:
         _restore(trainer, folder, say)
-    elif config.train.start_from is not None:
-        say(trainer.start_from(config.train.start_from))
+    if trainer.started:
+        say(trainer.started)
     processes, why = choose_processes(config.train.processes, threads=threads, device=precision.device)
     trainer.employ(processes)
     validator = Validator(config, data, precision)

@@ -44,7 +44,7 @@ class Trainer:
     """Model, optimiser, moving average and state of one run."""
 
     def __init__(self, config: RunConfig, codecs: tuple[Codec, Codec], precision: Precision, *, fresh: bool = True) -> None:
-        """fresh: the run begins, so that weights which the front-end starts from are read; a resumed one has its own."""
+        """fresh: the run begins, so that weights which it or the front-end starts from are read; a resumed one has its own."""
         self.config = config
         self.settings = config.train
         self.precision = precision
@@ -52,6 +52,8 @@ class Trainer:
         self.model: Seq2Seq = build_model(config.model, codecs[0].shape, codecs[1].shape).to(precision.device)
         if fresh:
             start_frontend(self.model.frontend, config.model.frontend)
+        origin = self.settings.start_from if fresh else None
+        self.started = "" if origin is None else take_weights(self.model, origin)  # what was taken, for people
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(self.settings.optimizer, self.model)
         self.average = MovingAverage(self.model, self.settings.ema_decay) if self.settings.ema_decay else None
@@ -135,12 +137,6 @@ class Trainer:
         restore_optimizer(self.optimizer, self.model, restored.optimizer)
         self.state = restored.state
         self.metrics = restored.metrics
-
-    def start_from(self, path: Path) -> str:
-        """Begin with the weights of another model, as far as they fit. -> what was taken. Raises CheckpointError, ConfigError."""
-        if self.average is not None:
-            take_weights(self.average.model, path)
-        return take_weights(self.model, path)
 
     def _diverged(self, what: str) -> DivergedError:
         now: Mapping[str, object] = {
