@@ -40,12 +40,13 @@ def json_record(line: str) -> Record | None:
 
 @dataclass(frozen=True)
 class Side:
-    """One program to measure. read: what a printed line says, or None. environment: on top of what all sides get."""
+    """One program to measure. read: what a printed line says, or None. environment: on top of all sides'. exit_codes: of success."""
 
     name: str
     command: tuple[str, ...]
     read: Callable[[str], Record | None] = json_record
     environment: Mapping[str, str] = field(default_factory=dict)
+    exit_codes: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def take_turn(side: Side, *, threads: int, log: Path) -> Turn:
                 records.append(record)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or not records:
+    if process.returncode not in side.exit_codes or not records:
         raise SideFailed(f"{side.name}: exit code {process.returncode}, {len(records)} records, last line {last!r}; all of it is in {log}")
     seconds, used = time.perf_counter() - begin, usage.ru_utime + usage.ru_stime
     others = max(0.0, busy_seconds() - busy - used) / (seconds * (os.cpu_count() or 1))

@@ -1,36 +1,104 @@
-"""How good is a model after how many minutes: `python benchmarks/time_to_quality.py --json time_to_quality.json`.
+"""How long until a model is good: `python benchmarks/time_to_quality.py --json time_to_quality.json`.
 
-In: Multi30k (--data) and the environment of Hugging Face transformers (--peers), the fastest trainer beside ours. Out: sacreBLEU (13a,
-beam 5) on the test sentences after 5, 10, ... minutes of training of each side, and the minutes that each took to a BLEU (--goal).
+In: Multi30k (--data) and the environments of the two fastest trainers beside ours (--peers). Out: sacreBLEU (13a, beam 5) on the test
+sentences after so many minutes of training, and the minutes that each side took to a BLEU (--goal).
 
-The decision to question: every side trains as it is meant to, not alike: ours with the recipe of the preset `transformer-small`, the others
-in the loop of runners/huggingface_train.py with warm-up 200 and batches of 4,096 tokens, in bf16 and in fp32, the allocator tuned. Sizes,
-tokens, processor threads are the same; saving a model counts as training time. Translating does not: it is done afterwards.
+The decision to question: every side trains as it is meant to, not alike. Our learning rate falls to its end at the time that a user
+allows, so ours is one whole run for each of --limits, from the shortest until one is good enough, timed from the command to its end. The
+others' rate falls with the root of the updates, so theirs is one run that is looked at after each of --minutes, and between two looks BLEU
+is taken to lie on a line. Sizes, tokens and threads are the same. Saving a model counts as training time, translating does not.
 """
 
 import json
-import math
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import sacrebleu
-from alternate import TUNED_ALLOCATOR, Record, Side, SideFailed, options, say_machine, say_table, take_turn, warn_disturbed, write_json
+from alternate import (
+    TUNED_ALLOCATOR,
+    Record,
+    Side,
+    SideFailed,
+    Turn,
+    options,
+    say_machine,
+    say_table,
+    take_turn,
+    warn_disturbed,
+    write_json,
+)
 from pairs import Pairs, load_codec_of, prepare_pairs, read_lines
 from peers import PEERS, python_of, versions_of
 from runners.ours_train import ends, run_tree
 from shape import TINY, Shape
+from toolkits import eole_predict, eole_until
 
 from transduce.predict import Predictor
 from transduce.train.precision import choose_device, choose_precision
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 OURS = "transduce"
+LIMITS = (6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
 MINUTES = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 QUICK_MINUTES = (0.02, 0.04)
 WARMUP = 200
+"""Updates until the full learning rate of the others, which is 0.001, as in the measurement that ours must beat."""
+SAVE_EVERY = 20
+"""Updates between two models of a toolkit that cannot be told a time."""
+TIMED_OUT = 124
+"""What the command `timeout` ends with when it has stopped a program."""
+
+Look = tuple[float, float]
+"""Minutes of training, and BLEU then."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A side. looks: in order of time. reached: minutes to the goal, None = never. others_share, peak_mib: as in `Turn`, the largest."""
+
+    looks: list[Look]
+    reached: float | None
+    others_share: float
+    peak_mib: float
+
+
+def measured(looks: list[Look], reached: float | None, turns: Sequence[Turn]) -> Measured:
+    """What the turns of one side gave; a line where the machine was not quiet."""
+    others = max(turn.others_share for turn in turns)
+    warn_disturbed(others)
+    return Measured(looks, reached, others, max(turn.peak_mib for turn in turns))
+
+
+def measure_ours(pairs: Pairs, limits: Sequence[float], *, goal: float, place: Path, model: Record, threads: int) -> Measured:
+    """`transduce train` with one limit of time after the other, until a run ends with the goal. `model`: sizes other than the preset's."""
+    looks, turns = [], []
+    for limit in limits:
+        run_dir = place / f"{OURS}-{limit:g}"
+        turns.append(take_turn(ours(pairs, run_dir, limit, model=model), threads=threads, log=place / f"{run_dir.name}.log"))
+        looks.append((turns[-1].seconds / 60, our_bleu(pairs, run_dir)))
+        say_look(OURS, looks[-1])
+        if looks[-1][1] >= goal:
+            return measured(looks, looks[-1][0], turns)
+    return measured(looks, None, turns)
+
+
+def ours(pairs: Pairs, run_dir: Path, limit: float, *, model: Record) -> Side:
+    """A run of the preset `transformer-small` on the prepared pairs."""
+    tree = {
+        "preset": "transformer-small",
+        "run_dir": str(run_dir),
+        "data": {**run_tree(pairs.folder, vars(Shape()), run_dir=run_dir, train_settings={})["data"], "max_tokens_per_batch": 2048},
+        "model": model,
+        "train": {"max_minutes": limit, "metric": "loss", "validation": {"metrics": [], "samples": 0}},
+    }
+    config = run_dir.with_suffix(".yaml")
+    config.write_text(json.dumps(tree), encoding="utf-8")
+    return Side(OURS, (sys.executable, "-m", "transduce", "train", str(config)), read=spoken)
 
 
 def spoken(line: str) -> Record | None:
@@ -38,56 +106,70 @@ def spoken(line: str) -> Record | None:
     return {"line": line} if line else None
 
 
-def ours(pairs: Pairs, run_dir: Path, minutes: Sequence[float], *, model: Record, every: int) -> Side:
-    """`transduce train` with a preset and a limit of time; a checkpoint every few steps is kept, each of which is a model."""
-    limits = {"max_minutes": minutes[-1], "save_every_steps": every, "keep_last": 1000, "validate_every_steps": 400}
-    tree = {
-        "preset": "transformer-small",
-        "run_dir": str(run_dir),
-        "data": {**run_tree(pairs.folder, vars(Shape()), run_dir=run_dir, train_settings={})["data"], "max_tokens_per_batch": 2048},
-        "model": model,
-        "train": {**limits, "metric": "loss", "validation": {"metrics": [], "samples": 0}},
-    }
-    config = run_dir.with_suffix(".yaml")
-    config.write_text(json.dumps(tree), encoding="utf-8")
-    return Side(OURS, (sys.executable, "-m", "transduce", "train", str(config)), read=spoken)
-
-
-def huggingface(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, python: Path, precision: str, save: Path) -> Side:
-    """The loop of runners/huggingface_train.py, which saves the model at each time."""
-    script = str(RUNNERS / "huggingface_train.py")
-    words = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--precision", precision, "--save", str(save))
-    times = ("--warmup", str(WARMUP), "--minutes", *(f"{minute:g}" for minute in minutes))
-    return Side(f"huggingface {precision}", (str(python), "-W", "ignore", script, *words, *times), environment=TUNED_ALLOCATOR)
-
-
-def newest_models(run_dir: Path, minutes: Sequence[float]) -> dict[float, Path]:
-    """Our newest checkpoint of each time; none where nothing was saved by then."""
-    saved = {}
-    for folder in sorted((run_dir / "checkpoints").iterdir()):
-        saved[folder] = float(json.loads((folder / "state.json").read_text(encoding="utf-8"))["minutes"])
-    in_time = {
-        minute: [folder for folder, end in saved.items() if end <= minute * 1.005] for minute in minutes
-    }  # the last step may be late
-    return {minute: folders[-1] for minute, folders in in_time.items() if folders}
-
-
 def our_bleu(pairs: Pairs, model: Path) -> float:
-    """BLEU of a checkpoint with beam 5."""
+    """BLEU of a model with beam 5."""
     predictor = Predictor.load(model)
     search = predictor.search.model_copy(update={"beam_size": 5})
     lines = read_lines(pairs.text("test", "en"))
     return bleu([prediction.text for prediction in predictor.predict(lines, search=search)], pairs)
 
 
-def their_bleu(pairs: Pairs, model: Path, *, python: Path, threads: int) -> float:
-    """BLEU of a saved MarianMTModel with beam 5."""
-    output = model / "test.ids"
-    words = ("--pairs", str(pairs.folder), "--model", str(model), "--output", str(output))
-    side = Side(model.name, (str(python), "-W", "ignore", str(RUNNERS / "huggingface_translate.py"), *words))
-    take_turn(side, threads=threads, log=model / "translate.log")
-    codec = load_codec_of(pairs)
-    return bleu([codec.decode([int(word) for word in line.split()]) for line in read_lines(output)], pairs)
+@dataclass(frozen=True)
+class Rival:
+    """Another trainer. models: what a training that began then (seconds, as `time.time` tells them) has saved, each model with its minutes.
+    translate: its command from a model to a file of ids."""
+
+    side: Side
+    models: Callable[[float], Sequence[tuple[float, Path]]]
+    translate: Callable[[Path, Path], tuple[str, ...]]
+
+
+def measure_rival(rival: Rival, pairs: Pairs, *, goal: float, place: Path, threads: int) -> Measured:
+    """Train once, then translate with each of its models."""
+    name, begin = rival.side.name.replace(" ", "-"), time.time()
+    turn = take_turn(rival.side, threads=threads, log=place / f"{name}.log")
+    codec, looks = load_codec_of(pairs), []
+    for minutes, model in rival.models(begin):
+        output = place / f"{name}-{minutes:.1f}.ids"
+        take_turn(Side(name, rival.translate(model, output), read=spoken), threads=threads, log=output.with_suffix(".log"))
+        lines = [codec.decode([int(word) for word in line.split()]) for line in read_lines(output)]
+        looks.append((minutes, bleu(lines, pairs)))
+        say_look(rival.side.name, looks[-1])
+    return measured(looks, minutes_to(looks, goal), [turn])
+
+
+def huggingface(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, python: Path, place: Path) -> Rival:
+    """The loop of runners/huggingface_train.py, in bf16 where the processor has the instructions; it saves at each of the minutes."""
+    precision = "fp32" if choose_precision("auto", choose_device("cpu")).dtype is None else "bf16"
+    quiet = (str(python), "-W", "ignore")
+    words = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--precision", precision, "--save", str(place))
+    times = ("--warmup", str(WARMUP), "--minutes", *(f"{minute:g}" for minute in minutes))
+    command = (*quiet, str(RUNNERS / "huggingface_train.py"), *words, *times)
+    translate = (*quiet, str(RUNNERS / "huggingface_translate.py"), "--pairs", str(pairs.folder))
+    return Rival(
+        Side(f"huggingface {precision}", command, environment=TUNED_ALLOCATOR),
+        models=lambda _: [(minute, place / f"{minute:g}") for minute in minutes],
+        translate=lambda model, output: (*translate, "--model", str(model), "--output", str(output)),
+    )
+
+
+def eole(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, python: Path, place: Path) -> Rival:
+    """eole's own command in fp32 (it has no autocast on processors), stopped after the last of the minutes."""
+    config = eole_until(pairs, shape, place, warmup=WARMUP, save_every=SAVE_EVERY)
+    command = (str(python), "-W", "ignore", str(python.parent / "eole"))
+    train = ("timeout", f"{60 * minutes[-1]:g}", *command, "train", "-config", str(config))
+    return Rival(
+        Side("eole fp32", train, read=spoken, environment=TUNED_ALLOCATOR, exit_codes=(TIMED_OUT,)),
+        models=lambda begin: saved_by(place, begin, minutes),
+        translate=lambda model, output: (*command, *eole_predict(pairs, model, output)),
+    )
+
+
+def saved_by(place: Path, begin: float, minutes: Sequence[float]) -> list[tuple[float, Path]]:
+    """The newest model of each time, with the minutes from `begin` until it was written."""
+    saved = sorted((((folder / "config.json").stat().st_mtime - begin) / 60, folder) for folder in place.glob("step_*"))
+    newest = [[pair for pair in saved if pair[0] <= minute][-1:] for minute in minutes]
+    return sorted({pair for pairs in newest for pair in pairs})
 
 
 def bleu(lines: Sequence[str], pairs: Pairs) -> float:
@@ -95,104 +177,83 @@ def bleu(lines: Sequence[str], pairs: Pairs) -> float:
     return float(sacrebleu.corpus_bleu(list(lines), [read_lines(pairs.text("test", "de"))]).score)
 
 
-def minutes_to(curve: dict[float, float], goal: float) -> float:
-    """When a curve of BLEU by minutes reached the goal, between two times on a straight line; infinite if it did not."""
+def minutes_to(looks: Sequence[Look], goal: float) -> float | None:
+    """When BLEU reached the goal, between two looks on a straight line; None if it did not."""
     before = (0.0, 0.0)
-    for minute, score in sorted(curve.items()):
+    for minute, score in looks:
         if score >= goal:
             return before[0] + (minute - before[0]) * (goal - before[1]) / (score - before[1])
         before = (minute, score)
-    return math.inf
+    return None
 
 
-def table(curves: dict[str, dict[float, float]], minutes: Sequence[float], *, goal: float) -> list[list[object]]:
-    """One row per side: BLEU at each time, minutes to the goal, and ours over that."""
-    reached = {name: minutes_to(curve, goal) for name, curve in curves.items()}
-    best = reached.get(OURS, math.inf)
+def say_look(name: str, look: Look) -> None:
+    """One line for who waits."""
+    print(f"{name:<20}{look[0]:6.1f} min  BLEU {look[1]:.2f}", file=sys.stderr, flush=True)
+
+
+def table(sides: dict[str, Measured]) -> list[list[object]]:
+    """One row per side: what was seen, minutes to the goal, and ours over that."""
+    best = sides[OURS].reached if OURS in sides else None
     return [
         [
             name,
-            *(curve.get(minute) for minute in minutes),
-            reached[name] if math.isfinite(reached[name]) else "not reached",
-            best / reached[name] if math.isfinite(best) and math.isfinite(reached[name]) else None,
+            ", ".join(f"{score:.1f} ({minute:.1f})" for minute, score in side.looks),
+            side.reached or "not reached",
+            best / side.reached if best and side.reached else None,
         ]
-        for name, curve in curves.items()
+        for name, side in sides.items()
     ]
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a side's training left. models: by minutes. others_share, peak_mib: as in `Turn`."""
-
-    models: dict[float, Path]
-    others_share: float
-    peak_mib: float
-
-
-def run_sides(sides: dict[str, tuple[Side, Path]], minutes: Sequence[float], *, threads: int, logs: Path) -> dict[str, Run]:
-    """Train one side after the other. The folder of each is where its models are."""
-    runs = {}
-    for name, (side, place) in sides.items():
+def rivals(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, peers: Path, place: Path) -> tuple[list[Rival], Record]:
+    """Those that are installed, and their versions; the others are named on stderr."""
+    found, versions = [], {}
+    for name, make in (("huggingface", huggingface), ("eole", eole)):
         try:
-            turn = take_turn(side, threads=threads, log=logs / f"{name.replace(' ', '-')}.log")
-        except SideFailed as error:
-            print(f"left out: {error}", file=sys.stderr)
+            python = python_of(peers, name)
+        except FileNotFoundError as missing:
+            print(f"left out: {name}: {missing}", file=sys.stderr)
             continue
-        models = newest_models(place, minutes) if name == OURS else {minute: place / f"{minute:g}" for minute in minutes}
-        runs[name] = Run(models, turn.others_share, turn.peak_mib)
-        warn_disturbed(turn.others_share)
-    return runs
+        folder = place / name
+        folder.mkdir()
+        found.append(make(pairs, shape, minutes, python=python, place=folder))
+        versions[name] = " ".join(versions_of(python, [PEERS[name].package.partition("==")[0], "torch"]).values())
+    return found, versions
 
 
 def main() -> int:
-    """Exit code 1 if our side did not run."""
+    """Exit code 1 if a side did not run."""
     parser = options(__doc__, rounds=1)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/multi30k"), help="folder with train.en, train.de, val.en, ...")
-    parser.add_argument("--minutes", type=float, nargs="+", default=list(MINUTES), help="when models are looked at; the last ends training")
+    parser.add_argument("--limits", type=float, nargs="+", default=list(LIMITS), help="minutes that ours is given, until it is good enough")
+    parser.add_argument("--minutes", type=float, nargs="+", default=list(MINUTES), help="when others are looked at; the last is their end")
     parser.add_argument("--goal", type=float, default=35.0, help="the BLEU to reach")
     words = parser.parse_args()
-    minutes = QUICK_MINUTES if words.quick else tuple(sorted(words.minutes))
-    shape, limit = (TINY, 300) if words.quick else (Shape(), None)
-    pairs = prepare_pairs(words.data, words.folder / f"pairs-{shape.vocabulary}", vocabulary=shape.vocabulary, limit=limit)
+    limits, minutes = (QUICK_MINUTES, QUICK_MINUTES) if words.quick else (sorted(words.limits), sorted(words.minutes))
+    shape, pairs_used = (TINY, 300) if words.quick else (Shape(), None)
+    pairs = prepare_pairs(words.data, words.folder / f"pairs-{shape.vocabulary}", vocabulary=shape.vocabulary, limit=pairs_used)
     shape = replace(shape, vocabulary=pairs.vocabulary)
     place = words.folder / "quality"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     model = {**ends(vars(shape)), "embedding_size": shape.width} if words.quick else {}
-    sides = {OURS: (ours(pairs, place / OURS, minutes, model=model, every=2 if words.quick else 100), place / OURS)}
-    python, versions = interpreter(words.peers)
-    for precision in precisions() if python else ():
-        side = huggingface(pairs, shape, minutes, python=python, precision=precision, save=place / precision)
-        sides[side.name] = (side, place / precision)
+    others, versions = rivals(pairs, shape, minutes, peers=words.peers, place=place)
     facts = say_machine(words.threads, **versions)
-    runs = run_sides(sides, minutes, threads=words.threads, logs=words.folder / "logs" / "quality")
-    curves = {
-        name: {
-            minute: our_bleu(pairs, folder) if name == OURS else their_bleu(pairs, folder, python=python, threads=words.threads)
-            for minute, folder in run.models.items()
-        }
-        for name, run in runs.items()
-    }
-    rows = table(curves, minutes, goal=words.goal)
-    say_table(["side", *(f"{minute:g} min" for minute in minutes), f"minutes to {words.goal:g}", "ours / this"], rows)
-    told = {name: {"bleu": curves[name], "disturbance": run.others_share, "peak_mib": run.peak_mib} for name, run in runs.items()}
-    write_json(words.json, {"machine": facts, "goal": words.goal, "sides": told, "rows": rows})
-    return int(OURS not in runs)
-
-
-def precisions() -> tuple[str, ...]:
-    """What the peer computes in: bf16 only where the processor has the instructions."""
-    return ("bf16", "fp32") if choose_precision("auto", choose_device("cpu")).dtype is not None else ("fp32",)
-
-
-def interpreter(peers: Path) -> tuple[Path | None, Record]:
-    """The peer's Python and its versions; None, and why on stderr, where it is not installed."""
-    try:
-        python = python_of(peers, "huggingface")
-    except FileNotFoundError as missing:
-        print(f"left out: huggingface: {missing}", file=sys.stderr)
-        return None, {}
-    return python, {"huggingface": " ".join(versions_of(python, [PEERS["huggingface"].package.partition("==")[0], "torch"]).values())}
+    goal, threads, sides, failed = words.goal, words.threads, {}, {}
+    ways = {OURS: partial(measure_ours, pairs, limits, goal=goal, place=place, model=model, threads=threads)}
+    ways |= {rival.side.name: partial(measure_rival, rival, pairs, goal=goal, place=place, threads=threads) for rival in others}
+    for name, measure in ways.items():
+        try:
+            sides[name] = measure()
+        except SideFailed as error:
+            failed[name] = str(error)
+            print(f"left out: {error}", file=sys.stderr)
+    rows = table(sides)
+    say_table(["side", "BLEU (after minutes)", f"minutes to {goal:g}", "ours / this"], rows)
+    told = {name: asdict(side) for name, side in sides.items()}
+    write_json(words.json, {"machine": facts, "goal": goal, "sides": told, "rows": rows, "failed": failed})
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alternate import Record, Side
 from pairs import UNK, Pairs
+from runners.plan import LONGEST
 from shape import Shape
 
 NEVER = 10**9
@@ -181,6 +182,25 @@ def eole_tree(pairs: Pairs, shape: Shape, place: Path) -> Record:
     }
     model = {"architecture": "transformer", **sizes, **tied, "embeddings": embeddings}
     return {**outer, "n_sample": 0, "tensorboard": False, "transforms": [], "training": {**training, **more}, "model": model}
+
+
+def eole_until(pairs: Pairs, shape: Shape, place: Path, *, warmup: int, save_every: int) -> Path:
+    """A configuration of eole that goes on until it is stopped and keeps a model of every few updates as `place`/step_N. Its rate rises to
+    0.001 during the warm-up and falls with the root of the updates."""
+    write_vocabulary("eole", pairs, place / VOCABULARY)
+    tree = eole_tree(pairs, shape, place)
+    progress("eole", tree, steps=NEVER, every=save_every)
+    rate = 0.001 * (shape.width * warmup) ** 0.5  # what `noam` divides by is in it
+    tree["training"] |= {"model_path": str(place), "save_checkpoint_steps": save_every, "learning_rate": rate, "warmup_steps": warmup}
+    config = place / "config.yaml"
+    config.write_text(json.dumps(tree, indent=1), encoding="utf-8")
+    return config
+
+
+def eole_predict(pairs: Pairs, model: Path, output: Path) -> tuple[str, ...]:
+    """The words with which eole translates the test sentences with beam 5, ids in, ids out."""
+    files = ("-model_path", str(model), "-src", str(pairs.ids("test", "en")), "-output", str(output))
+    return ("predict", *files, *f"-beam_size 5 -max_length {LONGEST} -batch_size 32 -batch_type sents -world_size 0".split())
 
 
 def read_joeynmt(line: str) -> Record | None:

@@ -301,26 +301,52 @@ def test_time_to_quality(load: Load, data: Path, tmp_path: Path, monkeypatch: py
     words = ["--quick", "--data", str(data), "--folder", str(tmp_path / "work"), "--peers", str(tmp_path / "none")]
     assert run_main(load("time_to_quality"), [*words, "--json", str(tmp_path / "t.json")], monkeypatch) == 0
     told = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
-    assert list(told["sides"]) == ["transduce"]
-    assert "0.04" in told["sides"]["transduce"]["bleu"]
+    assert list(told["sides"]) == ["transduce"] and told["failed"] == {}
+    ours = told["sides"]["transduce"]
+    assert len(ours["looks"]) == 2 and ours["reached"] is None  # both limits were tried
 
 
-def test_the_time_to_a_score_lies_on_the_line_between_two_measurements(load: Load) -> None:
+def test_ours_trains_with_longer_limits_until_a_run_is_good_enough(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, alternate = load("time_to_quality"), load("alternate")
+    seconds, scores = iter((301.0, 602.0, 903.0)), iter((20.0, 35.5, 36.0))
+    monkeypatch.setattr(module, "take_turn", lambda side, **_: alternate.Turn([], next(seconds), 1.0, 0.0, 5.0))
+    monkeypatch.setattr(module, "our_bleu", lambda pairs, model: next(scores))
+    pairs = load("pairs").Pairs(tmp_path, 8000, 100, 12.0, 12.0)
+    side = module.measure_ours(pairs, [5.0, 10.0, 15.0], goal=35.0, place=tmp_path, model={}, threads=1)
+    assert side.reached == 602 / 60 and [score for _, score in side.looks] == [20.0, 35.5]
+    assert json.loads((tmp_path / "transduce-10.yaml").read_text(encoding="utf-8"))["train"]["max_minutes"] == 10.0
+
+
+def test_the_time_to_a_score_lies_on_the_line_between_two_looks(load: Load) -> None:
     module = load("time_to_quality")
-    assert module.minutes_to({5.0: 10.0, 10.0: 30.0, 15.0: 40.0}, 35.0) == 12.5
-    assert module.minutes_to({5.0: 40.0}, 35.0) == 5.0 * 35 / 40
-    assert module.minutes_to({5.0: 10.0, 10.0: 30.0}, 35.0) == math.inf
-    rows = module.table({"transduce": {5.0: 35.0}, "other": {5.0: 20.0, 10.0: 35.0}}, [5.0, 10.0], goal=35.0)
-    assert rows == [["transduce", 35.0, None, 5.0, 1.0], ["other", 20.0, 35.0, 10.0, 0.5]]
+    assert module.minutes_to([(5.0, 10.0), (10.0, 30.0), (15.0, 40.0)], 35.0) == 12.5
+    assert module.minutes_to([(5.0, 40.0)], 35.0) == 5.0 * 35 / 40
+    assert module.minutes_to([(5.0, 10.0), (10.0, 30.0)], 35.0) is None
+    sides = {
+        "transduce": module.Measured([(5.0, 35.0)], 5.0, 0.0, 1.0),
+        "other": module.Measured([(5.0, 20.0), (10.0, 35.0)], 10.0, 0.0, 1.0),
+        "never": module.Measured([(5.0, 20.0)], None, 0.0, 1.0),
+    }
+    assert [row[2:] for row in module.table(sides)] == [[5.0, 1.0], [10.0, 0.5], ["not reached", None]]
 
 
-def test_the_newest_checkpoint_of_each_time_is_its_model(load: Load, tmp_path: Path) -> None:
-    for step, minutes in ((2, 1.0), (4, 2.0), (6, 5.01)):
-        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
-        folder.mkdir(parents=True)
-        (folder / "state.json").write_text(json.dumps({"minutes": minutes}), encoding="utf-8")
-    found = load("time_to_quality").newest_models(tmp_path, [0.5, 2.5, 5.0])
-    assert {minute: folder.name for minute, folder in found.items()} == {2.5: "step-00000004", 5.0: "step-00000006"}
+def test_what_a_toolkit_saved_is_looked_at_after_its_own_minutes(load: Load, tmp_path: Path) -> None:
+    for step, seconds in ((20, 60), (40, 120), (60, 301)):
+        config = tmp_path / f"step_{step}" / "config.json"
+        config.parent.mkdir()
+        config.touch()
+        os.utime(config, (1000 + seconds, 1000 + seconds))
+    found = load("time_to_quality").saved_by(tmp_path, 1000.0, [0.5, 1.5, 3.0, 4.0])
+    assert [(minutes, folder.name) for minutes, folder in found] == [(1.0, "step_20"), (2.0, "step_40")]
+
+
+def test_a_program_that_is_stopped_may_end_with_the_code_of_that(load: Load, tmp_path: Path) -> None:
+    alternate = load("alternate")
+    words = ("timeout", "0.2", sys.executable, "-c", "print('x', flush=True); import time; time.sleep(60)")
+    side = alternate.Side("x", words, read=lambda line: {"line": line} if line else None, exit_codes=(124,))
+    assert alternate.take_turn(side, threads=1, log=tmp_path / "log").records == [{"line": "x"}]
+    with pytest.raises(alternate.SideFailed, match="exit code 124"):
+        alternate.take_turn(replace(side, exit_codes=(0,)), threads=1, log=tmp_path / "log")
 
 
 def test_scaling(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
