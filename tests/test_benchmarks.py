@@ -309,8 +309,8 @@ def test_time_to_quality(load: Load, data: Path, tmp_path: Path, monkeypatch: py
 def test_ours_trains_with_longer_limits_until_a_run_is_good_enough(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, alternate = load("time_to_quality"), load("alternate")
     seconds, scores = iter((301.0, 602.0, 903.0)), iter((20.0, 35.5, 36.0))
-    monkeypatch.setattr(module, "take_turn", lambda side, **_: alternate.Turn([], next(seconds), 1.0, 0.0, 5.0))
-    monkeypatch.setattr(module, "our_bleu", lambda pairs, model: next(scores))
+    monkeypatch.setattr(module, "take_turn", lambda *_, **__: alternate.Turn([], next(seconds), 1.0, 0.0, 5.0))
+    monkeypatch.setattr(module, "our_bleu", lambda *_: next(scores))
     pairs = load("pairs").Pairs(tmp_path, 8000, 100, 12.0, 12.0)
     side = module.measure_ours(pairs, [5.0, 10.0, 15.0], goal=35.0, place=tmp_path, model={}, threads=1)
     assert side.reached == 602 / 60 and [score for _, score in side.looks] == [20.0, 35.5]
