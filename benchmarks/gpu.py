@@ -17,7 +17,7 @@ import torch
 from alternate import Comparison, Record, Side, alternate, options, say_disturbance, say_machine, say_table, write_json
 from ceiling import timings_of
 from pairs import Pairs, prepare_pairs
-from peers import PEERS, python_of, versions_of
+from peers import installed, version_words
 from search_speed import FORCED_LENGTH, Engine, plan_of, run_group, throughput_rows, trained_model
 from shape import TINY, Shape
 from train_speed import OURS, huggingface, ours, without_warmup
@@ -111,12 +111,8 @@ def main() -> int:
     vocabulary = next(iter(sizes.values())).vocabulary
     limit = 300 if asked.quick else None
     pairs = prepare_pairs(asked.data, asked.folder / f"pairs-{vocabulary}", vocabulary=vocabulary, limit=limit)
-    try:
-        python = python_of(asked.peers, "huggingface")
-        versions = {"huggingface": " ".join(versions_of(python, [PEERS["huggingface"].package.partition("==")[0], "torch"]).values())}
-    except FileNotFoundError as missing:
-        print(f"left out: huggingface: {missing}", file=sys.stderr)
-        python, versions = None, {}
+    pythons = installed(("huggingface",), asked.peers)
+    python, versions = pythons.get("huggingface"), version_words(pythons)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     facts = say_machine(asked.threads, device=torch.cuda.get_device_name() if device == "cuda" else "cpu", **versions)
     words = {

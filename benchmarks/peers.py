@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,27 @@ def versions_of(python: Path, packages: Sequence[str]) -> dict[str, str]:
     answer = subprocess.run([str(python), "-c", LIST_VERSIONS, *packages], check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, str] = json.loads(answer.stdout)
     return found
+
+
+def installed(names: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The interpreters of those that are there; the others are named on stderr."""
+    pythons = {}
+    for name in names:
+        try:
+            pythons[name] = python_of(folder, name)
+        except FileNotFoundError as missing:
+            print(f"left out: {name}: {missing}", file=sys.stderr)
+    return pythons
+
+
+def told_versions(name: str, python: Path) -> dict[str, str]:
+    """Those of a toolkit and of its torch."""
+    return versions_of(python, [PEERS[name].package.partition("==")[0], "torch"])
+
+
+def version_words(pythons: Mapping[str, Path]) -> dict[str, str]:
+    """`told_versions` of each, for people."""
+    return {name: " ".join(told_versions(name, python).values()) for name, python in pythons.items()}
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 import sacrebleu
 from alternate import TUNED_ALLOCATOR, Comparison, Record, Side, alternate, options, say_disturbance, say_machine, say_table, write_json
 from pairs import Pairs, prepare_pairs, read_lines
-from peers import PEERS, python_of, versions_of
+from peers import installed, version_words
 from runners.ours_train import run_tree
 from shape import TINY, Shape
 
@@ -181,19 +181,6 @@ def bleu_of(pairs: Pairs, loaded: LoadedModel, output: Path, *, names: Sequence[
     return found
 
 
-def peers_of(peers: Path) -> tuple[dict[str, Path], Record]:
-    """Interpreters of the peers that are installed, and their versions."""
-    pythons, versions = {}, {}
-    for name in ("ctranslate2", "huggingface"):
-        try:
-            pythons[name] = python_of(peers, name)
-        except FileNotFoundError as missing:
-            print(f"left out: {name}: {missing}", file=sys.stderr)
-            continue
-        versions[name] = " ".join(versions_of(pythons[name], [PEERS[name].package.partition("==")[0], "torch"]).values())
-    return pythons, versions
-
-
 @dataclass(frozen=True)
 class Contest:
     """All engines, ready to be measured. same: with the same weights, ours by default first. own: our own engine in fp32. shaped: of the
@@ -268,7 +255,8 @@ def main() -> int:
     shape, output = replace(shape, vocabulary=pairs.vocabulary), folder / "outputs"
     output.mkdir(parents=True, exist_ok=True)
     model = words.model or trained_model(pairs, shape, folder, minutes=words.train_minutes, steps=4 if quick else None)
-    pythons, versions = peers_of(words.peers)
+    pythons = installed(("ctranslate2", "huggingface"), words.peers)
+    versions = version_words(pythons)
     if words.no_huggingface:
         pythons.pop("huggingface", None)
     facts = say_machine(words.threads, **versions)

@@ -33,7 +33,7 @@ from alternate import (
     write_json,
 )
 from pairs import Pairs, load_codec_of, prepare_pairs, read_lines
-from peers import PEERS, python_of, versions_of
+from peers import installed, version_words
 from runners.ours_train import ends, run_tree
 from shape import TINY, Shape
 from toolkits import eole_predict, eole_until
@@ -165,9 +165,12 @@ def eole(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, python: Path, 
     )
 
 
+RIVALS = {"huggingface": huggingface, "eole": eole}
+
+
 def saved_by(place: Path, begin: float, minutes: Sequence[float]) -> list[tuple[float, Path]]:
-    """The newest model of each time, with the minutes from `begin` until it was written."""
-    saved = sorted((((folder / "config.json").stat().st_mtime - begin) / 60, folder) for folder in place.glob("step_*"))
+    """The newest model of each time, with the minutes from `begin` until its last file was written (none: it was stopped before)."""
+    saved = sorted(((config.stat().st_mtime - begin) / 60, config.parent) for config in place.glob("step_*/config.json"))
     newest = [[pair for pair in saved if pair[0] <= minute][-1:] for minute in minutes]
     return sorted({pair for pairs in newest for pair in pairs})
 
@@ -206,20 +209,14 @@ def table(sides: dict[str, Measured]) -> list[list[object]]:
     ]
 
 
-def rivals(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, peers: Path, place: Path) -> tuple[list[Rival], Record]:
-    """Those that are installed, and their versions; the others are named on stderr."""
-    found, versions = [], {}
-    for name, make in (("huggingface", huggingface), ("eole", eole)):
-        try:
-            python = python_of(peers, name)
-        except FileNotFoundError as missing:
-            print(f"left out: {name}: {missing}", file=sys.stderr)
-            continue
+def rivals(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, pythons: dict[str, Path], place: Path) -> list[Rival]:
+    """Those of the interpreters, each with a folder of its own in `place`."""
+    found = []
+    for name, python in pythons.items():
         folder = place / name
         folder.mkdir()
-        found.append(make(pairs, shape, minutes, python=python, place=folder))
-        versions[name] = " ".join(versions_of(python, [PEERS[name].package.partition("==")[0], "torch"]).values())
-    return found, versions
+        found.append(RIVALS[name](pairs, shape, minutes, python=python, place=folder))
+    return found
 
 
 def main() -> int:
@@ -238,8 +235,9 @@ def main() -> int:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     model = {**ends(vars(shape)), "embedding_size": shape.width} if words.quick else {}
-    others, versions = rivals(pairs, shape, minutes, peers=words.peers, place=place)
-    facts = say_machine(words.threads, **versions)
+    pythons = installed(tuple(RIVALS), words.peers)
+    others = rivals(pairs, shape, minutes, pythons=pythons, place=place)
+    facts = say_machine(words.threads, **version_words(pythons))
     goal, threads, sides, failed = words.goal, words.threads, {}, {}
     ways = {OURS: partial(measure_ours, pairs, limits, goal=goal, place=place, model=model, threads=threads)}
     ways |= {rival.side.name: partial(measure_rival, rival, pairs, goal=goal, place=place, threads=threads) for rival in others}

@@ -29,7 +29,7 @@ from alternate import (
 )
 from ceiling import training_peaks
 from pairs import Pairs, prepare_pairs
-from peers import PEERS, python_of, versions_of
+from peers import PEERS, installed, told_versions
 from shape import TINY, Shape
 from toolkits import toolkit_side
 
@@ -67,18 +67,13 @@ def with_allocator(side: Side) -> Side:
 def peer_sides(names: Sequence[str], pairs: Pairs, shape: Shape, *, steps: int, every: int, peers: Path) -> tuple[list[Side], Record]:
     """The sides of the named peers that are installed, each as it comes and tuned, and their versions."""
     plain: list[Side] = []
-    versions: Record = {}
-    for name in names:
-        try:
-            python = python_of(peers, name)
-        except FileNotFoundError as missing:
-            print(f"left out: {name}: {missing}", file=sys.stderr)
-            continue
-        versions[name] = versions_of(python, [PEERS[name].package.partition("==")[0], "torch"])
+    pythons = installed(names, peers)
+    for name, python in pythons.items():
         if name == "huggingface":
             plain += huggingface(pairs, shape, steps=steps, every=every, python=python)
         else:
             plain.append(toolkit_side(name, python, pairs=pairs, shape=shape, steps=steps, every=every))
+    versions = {name: told_versions(name, python) for name, python in pythons.items()}
     return [version for side in plain for version in (side, with_allocator(side))], versions
 
 

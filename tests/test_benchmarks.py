@@ -336,6 +336,7 @@ def test_what_a_toolkit_saved_is_looked_at_after_its_own_minutes(load: Load, tmp
         config.parent.mkdir()
         config.touch()
         os.utime(config, (1000 + seconds, 1000 + seconds))
+    (tmp_path / "step_30").mkdir()  # stopped while it was saved
     found = load("time_to_quality").saved_by(tmp_path, 1000.0, [0.5, 1.5, 3.0, 4.0])
     assert [(minutes, folder.name) for minutes, folder in found] == [(1.0, "step_20"), (2.0, "step_40")]
 
