@@ -35,7 +35,7 @@ NOT_RUN = {
     "make demo": "trains for minutes; CI runs it as its own step, and tests/test_dates.py covers its data",
     "make test": "is this test suite",
     "make check": "CI runs it as its own step",
-    'pip install -e ".[metrics,plot]"': "needs the network; CI installs the package through the same pyproject.toml",
+    'pip install -e ".[metrics,plot,fast]"': "needs the network; CI installs the package through the same pyproject.toml",
     "make results-text": "trains for hours on data that is not in this repository; tests/test_results_script.py covers the script",
     **dict.fromkeys(
         (

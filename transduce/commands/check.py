@@ -21,6 +21,7 @@ EXTRAS = {
     "track": (("tensorboardX", "tensorboardX"),),
     "audio": (("av", "av"), ("soundfile", "soundfile"), ("soxr", "soxr")),
     "export": (("ctranslate2", "ctranslate2"),),
+    "fast": (("numba", "numba"),),
     "demo": (("Babel", "babel"),),
 }
 # What decides how fast matrix products run: fused multiply-add, then half precision in hardware.

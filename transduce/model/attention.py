@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from transduce.model.fused import attention_weights, fuses
 from transduce.model.layers import Dropout
 from transduce.model.positions import Rotation, rotate
-from transduce.model.products import Linear
+from transduce.model.products import Linear, compute_dtype
 
 FUSED_FROM_KEYS = 64
 """Keys from which torch's fused kernel is faster on a CPU than separate products, in float32, where there are many queries."""
@@ -82,12 +83,6 @@ def bias_dtype(inputs: Tensor) -> torch.dtype:
     return torch.promote_types(inputs.dtype, torch.float32) if inputs.device.type == "cpu" else compute_dtype(inputs)
 
 
-def compute_dtype(inputs: Tensor) -> torch.dtype:
-    """The number format that products of `inputs` will have: autocast's where it is on."""
-    kind = inputs.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
-
-
 class Attend(nn.Module):
     """softmax(queries keys^T / sqrt(K) + bias) values, with dropout of the weights in training."""
 
@@ -114,6 +109,9 @@ class Attend(nn.Module):
             mixed = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, dropout_p=rate)
             return _join(mixed, num_heads, length), None
         scores, scale = torch.matmul(folded, keys.transpose(-1, -2)), 1 / math.sqrt(head_width)  # (B, G, R * T, S)
+        if not with_weights and fuses(scores) and (bias is None or not bias.requires_grad):
+            weights = attention_weights(scores, bias, scale=scale, threshold=self.dropout.threshold if self.training else 0)
+            return _join(torch.matmul(weights, values), num_heads, length), None
         scores = scores * scale if bias is None else torch.add(bias, scores, alpha=scale)
         weights = row_softmax(scores)
         mixed = torch.matmul(self.dropout(weights.to(values.dtype)), values)  # (B, G, R * T, K)

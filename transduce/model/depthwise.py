@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from transduce.model.attention import compute_dtype
+from transduce.model.products import compute_dtype
 
 
 class DepthwiseConvolution(nn.Module):

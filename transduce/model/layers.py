@@ -2,8 +2,9 @@
 
 The one decision to question: dropout masks come from random bytes, eight from one 64-bit draw, so the rate is rounded
 to a multiple of 1/256 (torch draws one Bernoulli number at a time on one thread, which costs more than the matrix
-product that it follows). The scale uses the rounded rate, so the expectation is exact. Comparisons write 0 and 1 in the
-inputs' own number format, because products of unlike formats are several times slower.
+product that it follows). The scale uses the rounded rate, so the expectation is exact. Where loops are compiled (fused.py), they do
+all this in one pass; in torch's, comparisons write 0 and 1 in the inputs' own number format, because products of unlike formats are
+several times slower.
 """
 
 from typing import Literal
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transduce.model.products import Linear
+from transduce.model.fused import add_dropped, computes, dropped, fuses, layer_norm, rectified_gradient
+from transduce.model.products import Linear, compute_dtype
 
 NormKind = Literal["layer_norm", "rms_norm"]
 Activation = Literal["relu", "gelu", "swish", "swiglu"]
@@ -36,8 +38,16 @@ class Dropout(nn.Module):
             return inputs
         if inputs.device.type != "cpu" and not self.over_time:  # fused there
             return functional.dropout(inputs, self.threshold / 256)
+        if fuses(inputs) and not self.over_time:
+            return dropped(inputs, self.threshold)
         shape = (inputs.shape[0], 1, *inputs.shape[2:]) if self.over_time else inputs.shape
         return _Drop.apply(inputs, random_bytes(shape, inputs.device), self.threshold)  # type: ignore[no-any-return, no-untyped-call]
+
+    def add(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """inputs + dropout(outputs)."""
+        if fuses(inputs) and not self.over_time:
+            return add_dropped(inputs, outputs, self.threshold if self.training else 0)
+        return inputs + self(outputs)  # type: ignore[no-any-return]
 
 
 class _Drop(torch.autograd.Function):
@@ -69,9 +79,33 @@ def random_bytes(shape: tuple[int, ...] | torch.Size, device: torch.device) -> T
     return words.view(torch.uint8)[:count].view(shape)
 
 
-def make_norm(kind: NormKind, size: int) -> nn.Module:
-    """LayerNorm (Ba 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis."""
-    return nn.LayerNorm(size) if kind == "layer_norm" else nn.RMSNorm(size, eps=1e-6)
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the last axis (Ba 2016). (..., D) -> (..., D)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """In the number format of the inputs."""
+        if not fuses(inputs):
+            return super().forward(inputs)
+        return layer_norm(inputs, self.weight, self.bias, epsilon=self.eps, kind=inputs.dtype)
+
+    def before_product(self, inputs: Tensor) -> Tensor:
+        """In the number format of the product that follows, where that saves a pass."""
+        if not fuses(inputs):
+            return super().forward(inputs)
+        return layer_norm(inputs, self.weight, self.bias, epsilon=self.eps, kind=compute_dtype(inputs))
+
+
+class RMSNorm(nn.RMSNorm):
+    """RMS norm over the last axis (Zhang & Sennrich 2019). (..., D) -> (..., D)."""
+
+    def before_product(self, inputs: Tensor) -> Tensor:
+        """As everywhere."""
+        return self(inputs)  # type: ignore[no-any-return]
+
+
+def make_norm(kind: NormKind, size: int) -> LayerNorm | RMSNorm:
+    """The norm of that name."""
+    return LayerNorm(size) if kind == "layer_norm" else RMSNorm(size, eps=1e-6)
 
 
 class FeedForward(nn.Module):
@@ -86,10 +120,11 @@ class FeedForward(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
+        if self.activation == "relu" and self.training and inputs.device.type == "cpu":
+            inner = self.inner(inputs, then="relu")  # (..., F)
+            return self.outer(_ReluDrop.apply(inner, self.dropout.threshold))  # type: ignore[no-any-return, no-untyped-call]
         inner = self.inner(inputs)  # (..., F)
         match self.activation:
-            case "relu" if self.training and inner.device.type == "cpu":
-                return self.outer(_ReluDrop.apply(inner, self.dropout.threshold))  # type: ignore[no-any-return, no-untyped-call]
             case "relu":
                 inner = functional.relu(inner)
             case "gelu":
@@ -112,7 +147,8 @@ class _ReluDrop(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inner: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.mark_dirty(inner)
-        inner.relu_()
+        if inner.dtype != torch.bfloat16:  # see `Linear`
+            inner.relu_()
         ctx.scale = 256 / (256 - threshold)
         if threshold:
             keep = torch.ge(random_bytes(inner.shape, inner.device), threshold, out=torch.empty_like(inner))
@@ -123,5 +159,7 @@ class _ReluDrop(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         (inner,) = ctx.saved_tensors
+        if computes(inner):
+            return rectified_gradient(gradient, inner, ctx.scale), None
         gradient = torch.ops.aten.threshold_backward.grad_input(gradient, inner, 0, grad_input=gradient)
         return gradient.mul_(ctx.scale) if ctx.scale != 1 else gradient, None

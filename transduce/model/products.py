@@ -12,20 +12,31 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from transduce.model.fused import column_sums
+
 STEP = 64
 """Rows of a product are a multiple of this; of 2,048 rows one in 60 is padding then."""
 SMALL_STEP = 16
 """The same for fewer rows than `STEP`."""
+WEIGHT_ROWS = 1024
+"""Most rows of one product that makes the gradient of a weight: 2,048 at once take a quarter longer than twice 1,024 (measured)."""
 
 
 class Linear(nn.Linear):
     """y = x W^T + b; parameters and initial values as those of nn.Linear."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(..., K) -> (..., N), bfloat16 under its autocast."""
+    def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
+        """(..., K) -> (..., N), bfloat16 under its autocast. then: "relu" where the caller rectifies the outputs and their gradient; a
+        bfloat16 product has rectified them already."""
         if not compiles_sizes(inputs.device):
             return functional.linear(inputs, self.weight, self.bias)
-        return _Product.apply(inputs, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
+        return _Product.apply(inputs, self.weight, self.bias, then)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def compute_dtype(inputs: Tensor) -> torch.dtype:
+    """The number format that products of `inputs` will have: autocast's where it is on."""
+    kind = inputs.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
 
 
 def compiles_sizes(device: torch.device) -> bool:
@@ -54,23 +65,42 @@ class _Product(torch.autograd.Function):
     """inputs (..., K), weight (N, K), bias (N,) or None -> (..., N)."""
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:  # type: ignore[no-untyped-def]
         shape = inputs.shape[:-1]
         with torch.autocast("cpu", enabled=False):
             rows, matrix = padded_rows(inputs.reshape(-1, inputs.shape[-1]), torch.bfloat16), weight.to(torch.bfloat16)
-            outputs = torch.mm(rows, matrix.t()) if bias is None else torch.addmm(bias.to(torch.bfloat16), rows, matrix.t())
+            outputs = product(rows, matrix, None if bias is None else bias.to(torch.bfloat16), then=then)
         ctx.save_for_backward(rows, matrix)
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
         return outputs.resize_(*shape, len(weight))  # not a view, so that a ReLU may work in place
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
         rows, matrix = ctx.saved_tensors
         shape, (kind, bias_kind) = gradient.shape[:-1], ctx.kinds
         with torch.autocast("cpu", enabled=False):
             outer = padded_rows(gradient.reshape(-1, gradient.shape[-1]), torch.bfloat16)
             back = torch.mm(outer, matrix).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
-            weight = torch.mm(outer.t(), rows).to(kind) if ctx.needs_input_grad[1] else None
-            bias = None if bias_kind is None else outer.sum(0).to(bias_kind)
-        return back, weight, bias
+            weight = summed_product(outer, rows).to(kind) if ctx.needs_input_grad[1] else None
+            bias = None if bias_kind is None else column_sums(outer).to(bias_kind)
+        return back, weight, bias, None
+
+
+def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "none") -> Tensor:
+    """f(rows matrix^T + bias) in bfloat16: (M, K), (N, K), (N,) -> (M, N), f none or relu. oneDNN's own call where there is one, because
+    torch's first fills the outputs with the bias (a third of the time, measured)."""
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.ops.mkldnn._linear_pointwise.default(rows, matrix, bias, then, [], "")  # type: ignore[no-any-return]
+    outputs = functional.linear(rows, matrix, bias)
+    return outputs.relu_() if then == "relu" else outputs
+
+
+def summed_product(outer: Tensor, rows: Tensor) -> Tensor:
+    """outer (M, N), rows (M, K) -> outer^T rows (N, K), of `WEIGHT_ROWS` rows at a time, summed in float32."""
+    pieces = max(1, -(-len(rows) // WEIGHT_ROWS))
+    total, *others = (torch.mm(left.t(), right) for left, right in zip(outer.chunk(pieces), rows.chunk(pieces), strict=True))
+    total = total.float()
+    for other in others:
+        total.add_(other)
+    return total

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, compute_dtype, row_softmax
+from transduce.model.attention import CrossAttention, HeadLayout, MemoryProjection, row_softmax
 from transduce.model.interface import Memory
 from transduce.model.layers import Dropout
-from transduce.model.products import Linear
+from transduce.model.products import Linear, compute_dtype
 from transduce.model.shared_products import GradientTape, Shared
 
 Reader = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from transduce.model.attention import compute_dtype
+from transduce.model.products import compute_dtype
 
 
 class Shared:

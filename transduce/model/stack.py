@@ -82,12 +82,12 @@ class Residual(nn.Module):
 
     def before(self, inputs: Tensor) -> Tensor:
         """What the sublayer reads."""
-        return self.norm(inputs) if self.pre else inputs
+        return self.norm.before_product(inputs) if self.pre else inputs
 
     def after(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """The sum of what came in and what the sublayer made of it."""
-        total = inputs + self.dropout(outputs)
-        return total if self.pre else self.norm(total)  # type: ignore[no-any-return]
+        total = self.dropout.add(inputs, outputs)
+        return total if self.pre else self.norm(total)
 
 
 def feed_forward(config: StackConfig) -> FeedForward:

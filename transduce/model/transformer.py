@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from transduce.model.attention import KeyValueCache, SelfAttention, bias_dtype, causal_bias, compute_dtype, padding_bias
+from transduce.model.attention import KeyValueCache, SelfAttention, bias_dtype, causal_bias, padding_bias
 from transduce.model.interface import Decoder, Encoder, Memory
 from transduce.model.layers import make_norm
 from transduce.model.positions import (
@@ -26,6 +26,7 @@ from transduce.model.positions import (
     Rotation,
     SinusoidalPositions,
 )
+from transduce.model.products import compute_dtype
 from transduce.model.stack import DecoderStack, EncoderLayer, StackConfig, head_layout, lift, skipped
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from transduce.data.batch import Padded
+from transduce.model.fused import computes, cross_entropy
 from transduce.model.heads import TokenHead
 from transduce.model.products import STEP, padded_rows
 from transduce.settings import Settings
@@ -176,6 +177,10 @@ class _Found(NamedTuple):
 def _differentiate(scores: Tensor, labels: Tensor, found: _Found, *, amount: float) -> None:
     """Turn logits (R', V) into their gradient in place, softmax minus `amount` at the label, and fill `found`. Rows without a label
     (R' > R) get a gradient of zero. Sums and softmax are float32."""
+    scores[len(labels) :].zero_()
+    if computes(scores):
+        cross_entropy(scores[: len(labels)], labels, amount, filled=(found.log_total, found.picked, found.correct), biases=found.bias)
+        return
     size = max(1, BLOCK_ELEMENTS // scores.shape[1])
     exact = None if scores.dtype == torch.float32 else torch.empty(size, scores.shape[1], device=scores.device)
     for first in range(0, len(labels), size):
@@ -188,7 +193,6 @@ def _differentiate(scores: Tensor, labels: Tensor, found: _Found, *, amount: flo
             found.bias.add_(softmax.sum(0))
             if exact is not None:
                 block.copy_(softmax)
-    scores[len(labels) :].zero_()
 
 
 def _normalise(scores: Tensor, labels: Tensor, *, log_total: Tensor, picked: Tensor, correct: Tensor) -> None:

@@ -11,6 +11,7 @@ from transduce.config import RunConfig
 from transduce.data.codec import Codec, CodecConfig, load_codec
 from transduce.data.examples import CorpusConfig
 from transduce.data.loader import Loader, prepare
+from transduce.model.fused import loops_used
 from transduce.train.allocator import tune_allocator
 from transduce.train.checkpoint import RunFolder, load_checkpoint
 from transduce.train.parallel import choose_processes
@@ -53,6 +54,7 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
         say(trainer.started)
     processes, why = choose_processes(config.train.processes, threads=threads, device=precision.device)
     trainer.employ(processes)
+    _tell_loops(trainer, loops_used(precision.device, threads // processes), say)
     validator = Validator(config, data, precision)
     memory = preflight(trainer, data.train, validator)
     if memory.warning:
@@ -64,6 +66,7 @@ def prepare_run(config: RunConfig, run: RunFolder, *, say: Callable[[str], None]
         "precision": str(precision),
         "threads": threads,
         "processes": f"{processes} ({why})",
+        "loops": trainer.state.loops,
         "allocator": allocator,
         "memory": str(memory),
         "batches in an epoch": data.train.num_batches(trainer.state.epoch),
@@ -86,6 +89,12 @@ def _restore(trainer: Trainer, folder: Path, say: Callable[[str], None]) -> None
     if state.precision != precision:
         say(f"this machine computes in {precision}, the run so far in {state.precision}: not bit for bit the same")
         state.precision = precision
+
+
+def _tell_loops(trainer: Trainer, loops: str, say: Callable[[str], None]) -> None:
+    if trainer.state.loops not in ("", loops):
+        say(f"this session's loops are those of {loops}, the run's so far of {trainer.state.loops}: not bit for bit the same")
+    trainer.state.loops = loops
 
 
 def absolute_paths(config: RunConfig) -> RunConfig:

@@ -22,6 +22,7 @@ class RunState:
     minutes: float = 0.0  # of training and validation, over all resumes
     tokens: int = 0  # target tokens seen
     precision: str = ""  # what the last session computed in
+    loops: str = ""  # whose loops it used
     validated_step: int = 0
     best_value: float | None = None  # of the deciding metric
     stale: int = 0  # validations since then
