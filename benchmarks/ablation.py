@@ -16,7 +16,8 @@ from shape import TINY, Shape
 from train_speed import OURS, ours, without_warmup
 
 PARTS = {
-    "dropout": ("torch's dropout", ("--without", "dropout")),
+    "loops": ("torch's operations for compiled loops", ("--without", "loops")),
+    "dropout": ("the same, and torch's dropout", ("--without", "dropout")),
     "attention": ("scaled_dot_product_attention", ("--without", "attention")),
     "loss": ("all logits, torch's cross-entropy", ("--without", "loss")),
     "sizes": ("products in every size", ("--without", "sizes")),

@@ -43,7 +43,7 @@ from transduce.train.precision import choose_device, choose_precision
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 OURS = "transduce"
-LIMITS = (6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
+LIMITS = (5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
 MINUTES = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 QUICK_MINUTES = (0.02, 0.04)
 WARMUP = 200
@@ -88,9 +88,9 @@ def measure_ours(pairs: Pairs, limits: Sequence[float], *, goal: float, place: P
 
 
 def ours(pairs: Pairs, run_dir: Path, limit: float, *, model: Record) -> Side:
-    """A run of the preset `transformer-small` on the prepared pairs."""
+    """A run of the preset `transformer-quick` on the prepared pairs."""
     tree = {
-        "preset": "transformer-small",
+        "preset": "transformer-quick",
         "run_dir": str(run_dir),
         "data": {**run_tree(pairs.folder, vars(Shape()), run_dir=run_dir, train_settings={})["data"], "max_tokens_per_batch": 2048},
         "model": model,

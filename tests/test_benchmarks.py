@@ -238,7 +238,7 @@ def test_plain_parts_learn_the_same(load: Load, data: Path, tmp_path: Path) -> N
     pairs = load("pairs").prepare_pairs(data, tmp_path / "pairs", vocabulary=shape.vocabulary)
     shape = replace(shape, vocabulary=pairs.vocabulary)
     words = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--steps", "4", "--every", "2", "--precision", "bf16")
-    parts = ("dropout", "attention", "loss", "sizes", "allocator", "adam")
+    parts = ("loops", "dropout", "attention", "loss", "sizes", "allocator", "adam")
     found = []
     for more in (("--processes", "1"), ("--processes", "2", "--without", *parts)):
         command = [sys.executable, str(FOLDER / "runners" / "ours_train.py"), *words, *more]

@@ -234,6 +234,7 @@ SMALLER = [
     "student-small",
     "student-tiny",
     "transformer-base",
+    "transformer-quick",
     "transformer-small",
     "transformer-tiny",
 ]

@@ -10,15 +10,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from transduce.data.batch import Padded
-from transduce.model import attention, layers, products
+from transduce.model import attention, fused, layers, products
 from transduce.model.heads import TokenHead
 from transduce.model.seq2seq import Seq2Seq
 from transduce.train import objective, setup, trainer
 from transduce.train.loss import LossSums
 
 
+def loops() -> None:
+    """torch's operations for all that compiled loops do, several passes over memory each."""
+    fused.kernels = lambda: None
+
+
 def dropout() -> None:
-    """torch's dropout, also behind the ReLU of a feed-forward block."""
+    """torch's dropout, also behind the ReLU of a feed-forward block; without compiled loops, which draw within other work."""
+    loops()
 
     class ReluThenDropout:
         @staticmethod
@@ -51,7 +57,7 @@ def fused_loss() -> None:
 
 def few_sizes() -> None:
     """torch's linear layers under autocast, in the sizes that batches happen to have."""
-    products.compiles_sizes = lambda _: False
+    products.compiles_sizes = layers.compiles_sizes = lambda _: False
 
 
 def allocator() -> None:
@@ -73,6 +79,7 @@ def eager() -> None:
 
 
 WITHOUT: dict[str, Callable[[], None]] = {
+    "loops": loops,
     "dropout": dropout,
     "attention": attention_products,
     "loss": fused_loss,

@@ -8,6 +8,7 @@ from torch import nn
 
 from transduce.errors import CheckpointError
 from transduce.train.limits import end_reason, eta_seconds, progress_share
+from transduce.train.muon import orthogonal
 from transduce.train.optim import OptimizerConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from transduce.train.schedule import Plateau, ScheduleConfig, learning_rate_factor
 from transduce.train.settings import TrainConfig
@@ -81,7 +82,7 @@ def test_only_matrices_decay() -> None:
     assert spared["weight_decay"] == 0.0 and len(spared["params"]) == 4
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw", "adafactor"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "adafactor", "muon"])
 def test_stored_state_goes_on_bit_for_bit(kind: str, tmp_path: Path) -> None:
     config = OptimizerConfig.model_validate({"kind": kind, "learning_rate": 0.01})
     model = small_model()
@@ -97,3 +98,36 @@ def test_stored_state_goes_on_bit_for_bit(kind: str, tmp_path: Path) -> None:
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), again.parameters(), strict=True))
     with pytest.raises(CheckpointError, match="another model"):
         restore_optimizer(resumed, again, {"exp_avg/nobody.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
+def test_a_step_of_muon_is_orthogonal(shape: tuple[int, int]) -> None:
+    """Whatever the gradient's singular values, those of the step are alike, and its directions are the gradient's."""
+    torch.manual_seed(0)
+    left, values, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    turned = orthogonal(left @ torch.diag(torch.logspace(0, -1, len(values))) @ right)
+    found = left.t() @ turned @ right.t()
+    assert found.diag().min() > 0.6 and found.diag().max() < 1.3
+    assert (found - torch.diag(found.diag())).abs().max() < 0.1
+
+
+def test_muon_turns_matrices_between_vectors_alone() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "inner": nn.Linear(4, 4), "norm": nn.LayerNorm(4), "head": nn.Linear(4, 5)})
+    optimizer = build_optimizer(OptimizerConfig(kind="muon"), model)
+    turned = [parameter for group in optimizer.param_groups if group["orthogonal"] for parameter in group["params"]]
+    assert [id(parameter) for parameter in turned] == [id(model["inner"].weight)]
+
+
+def test_muon_learns() -> None:
+    """Its steps go down, at a rate that suits AdamW."""
+    torch.manual_seed(0)
+    model, inputs = small_model(), torch.randn(20, 3)
+    optimizer = build_optimizer(OptimizerConfig(kind="muon", learning_rate=0.02), model)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = model(inputs).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.1 * losses[0]

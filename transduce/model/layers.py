@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from transduce.model.fused import add_dropped, computes, dropped, fuses, layer_norm, rectified_gradient
-from transduce.model.products import Linear, compute_dtype
+from transduce.model.products import Linear, compiles_sizes, compute_dtype
 
 NormKind = Literal["layer_norm", "rms_norm"]
 Activation = Literal["relu", "gelu", "swish", "swiglu"]
@@ -147,7 +147,7 @@ class _ReluDrop(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inner: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.mark_dirty(inner)
-        if inner.dtype != torch.bfloat16:  # see `Linear`
+        if not compiles_sizes(inner.device):  # else `Linear` has
             inner.relu_()
         ctx.scale = 256 / (256 - threshold)
         if threshold:

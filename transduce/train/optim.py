@@ -12,21 +12,23 @@ from torch import Tensor, nn
 
 from transduce.errors import CheckpointError
 from transduce.settings import Settings
+from transduce.train.muon import Muon
 
 
 class OptimizerConfig(Settings):
     """How a gradient becomes a step."""
 
-    kind: Literal["adam", "adamw", "adafactor"] = "adamw"
-    """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), Adafactor (Shazeer & Stern 2018)."""
+    kind: Literal["adam", "adamw", "adafactor", "muon"] = "adamw"
+    """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), Adafactor (Shazeer & Stern 2018), Muon for the matrices of linear layers
+    and AdamW for all else (Jordan 2024)."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate (noam: the factor in front of the formula, about 1)."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Decay of the first and second moment (Adam, AdamW)."""
+    """Decay of the first and second moment (Adam, AdamW, and what Muon leaves to AdamW)."""
     eps: float = Field(default=1e-9, gt=0)
     """Added to the root of the second moment (Adam, AdamW)."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decay of matrices; never of biases and norms. AdamW and Adafactor decouple it, Adam adds it to the gradient."""
+    """Decay of matrices; never of biases and norms. AdamW, Adafactor and Muon decouple it, Adam adds it to the gradient."""
     frontend_learning_rate_scale: float = Field(default=1.0, gt=0)
     """Learning rate of the front-end's parameters relative to all others: 0.1 or so where it starts from stored weights."""
     fused: bool = True
@@ -42,19 +44,29 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
             return torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
         case "adamw":
             return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
+        case "muon":
+            return Muon(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
         case "adafactor":
             return torch.optim.Adafactor(groups, lr=config.learning_rate)
 
 
 def parameter_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
     """Trainable parameters by weight decay and learning rate; `scale` is what a group's learning rate is multiplied by."""
-    slower = config.frontend_learning_rate_scale
-    found: dict[tuple[float, float], list[Tensor]] = {}
+    slower, matrices = config.frontend_learning_rate_scale, _matrices_of_layers(model) if config.kind == "muon" else set()
+    found: dict[tuple[float, float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = slower if name.startswith("frontend.") else 1.0
-            found.setdefault((scale, config.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
-    return [{"params": tensors, "weight_decay": decay, "scale": scale} for (scale, decay), tensors in found.items()]
+            found.setdefault((scale, config.weight_decay if parameter.ndim > 1 else 0.0, parameter in matrices), []).append(parameter)
+    names = ("scale", "weight_decay", "orthogonal")
+    return [{"params": tensors, **dict(zip(names, values, strict=True))} for values, tensors in found.items()]
+
+
+def _matrices_of_layers(model: nn.Module) -> set[Tensor]:
+    """Weights of linear layers that lie between vectors: those of heads, and embeddings, turn ids into vectors or back."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("head")}
+    embeddings = {layer.weight for layer in model.modules() if isinstance(layer, nn.Embedding)}
+    return {layer.weight for layer in layers.values()} - embeddings
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
