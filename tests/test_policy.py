@@ -200,7 +200,8 @@ def reflection(source: Source) -> Iterator[str]:
 def own_isinstance(source: Source) -> Iterator[str]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and dotted(node.func) in ("isinstance", "issubclass") and len(node.args) == 2:
-            names = {dotted(inner).split(".")[-1] for inner in ast.walk(node.args[1])}
+            classes = (dotted(inner) for inner in ast.walk(node.args[1]))
+            names = {name.split(".")[-1] for name in classes if not name.startswith(("nn.", "torch."))}  # ours may have torch's names
             yield from sorted(names & set(source.own))
 
 
