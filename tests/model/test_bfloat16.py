@@ -4,8 +4,9 @@ from torch import nn
 
 from tests.model.test_int8 import CPU, DECODERS, expect_nearly_the_same, model_with
 from transduce.errors import ConfigError
-from transduce.model.bfloat16 import FUSED, BFloat16FeedForward, BFloat16Linear, BFloat16Product, bfloat16_model
+from transduce.model.bfloat16 import BFloat16FeedForward, BFloat16Linear, BFloat16Product, bfloat16_model
 from transduce.model.layers import FeedForward
+from transduce.model.products import FUSED
 from transduce.train.precision import LARGE_MODEL, choose_products
 
 

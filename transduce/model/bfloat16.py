@@ -9,38 +9,28 @@ compiler. A product is then one call instead of the eleven around an int8 produc
 docs/performance.md). Rows are padded as in training (products.py), because code is compiled for each number of them.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from transduce.model.heads import token_head
 from transduce.model.int8 import Int8TokenHead, with_products
 from transduce.model.layers import FeedForward
-from transduce.model.products import Linear, padded_rows
+from transduce.model.products import FUSED, Linear, has_onednn, padded_rows, product
 from transduce.model.seq2seq import Seq2Seq
 
 TYPICAL_ROWS = 256
 """Rows of a product for which the order of the weights is chosen."""
-FUSED: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda sums: sums,
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "swish": functional.silu,
-}
-"""Non-linearities that a product applies to its own sums: what oneDNN calls them, and how torch computes them."""
 
 
 class BFloat16Product(nn.Module):
     """f(x W^T + b) with W (N, K) rounded to bfloat16. Rounded weights are derived from W and never stored.
 
-    packed: whether oneDNN multiplies; None = where it does so at all (on x86 from AVX512 on). Otherwise it is torch's own product.
+    packed: whether oneDNN multiplies; None = where it does so at all. Otherwise it is torch's own product.
     """
 
     def __init__(self, linear: nn.Linear, *, then: str = "none", packed: bool | None = None) -> None:
         super().__init__()
-        self.packed = torch.ops.mkldnn._is_mkldnn_bf16_supported() if packed is None else packed
+        self.packed = has_onednn() if packed is None else packed
         rounded = linear.weight.detach().bfloat16()
         self.rounded = torch.ops.mkldnn._reorder_linear_weight(rounded, TYPICAL_ROWS) if self.packed else rounded
         self.bias = None if linear.bias is None else linear.bias.detach().bfloat16()
@@ -48,10 +38,7 @@ class BFloat16Product(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(M, K) bfloat16 -> (M, N) bfloat16; M as `padded_count` has it."""
-        if not self.packed:
-            return FUSED[self.then](functional.linear(rows, self.rounded, self.bias))
-        algorithm = "none" if self.then == "gelu" else ""
-        return torch.ops.mkldnn._linear_pointwise.default(rows, self.rounded, self.bias, self.then, [], algorithm)  # type: ignore[no-any-return]
+        return product(rows, self.rounded, self.bias, then=self.then, by_onednn=self.packed)
 
 
 class BFloat16Linear(nn.Module):

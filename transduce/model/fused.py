@@ -74,10 +74,10 @@ class Mask:
         seed = int(torch.empty((), dtype=torch.int64).random_()) if threshold else 0
         self.words = np.uint64(seed), np.uint8(threshold), np.float32(256 / (256 - threshold))
 
-    def apply(self, inputs: Tensor, kind: torch.dtype) -> Tensor:
-        """What is left of inputs (..., D), in the number format `kind`."""
+    def apply(self, inputs: Tensor, kind: torch.dtype, *, base: Tensor | None = None) -> Tensor:
+        """What is left of inputs (..., D), plus the base (..., D), in the number format `kind`."""
         outputs = torch.empty(inputs.shape, dtype=kind)
-        loops().drop(rows(inputs.contiguous()), self.words, rows(outputs))
+        loops().drop((rows(inputs.contiguous()), self.words), None if base is None else rows(base.contiguous()), rows(outputs))
         return outputs
 
 
@@ -107,9 +107,7 @@ class _AddDropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs: Tensor, added: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.mask, ctx.kind = Mask(threshold), added.dtype
-        outputs = torch.empty(inputs.shape, dtype=inputs.dtype)
-        loops().add_dropped((rows(inputs.contiguous()), rows(added.contiguous())), ctx.mask.words, rows(outputs))
-        return outputs
+        return ctx.mask.apply(added, inputs.dtype, base=inputs)  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable

@@ -92,30 +92,20 @@ def largest(numbers: Any) -> Any:
 
 
 @kernel
-def drop(inputs: Array, mask: Any, outputs: Array) -> None:
-    """outputs (M, D) = inputs * scale where a random byte is at least the threshold, else 0. mask: seed, threshold, scale."""
-    seed, threshold, scale = mask
+def drop(read: Any, base: Any, outputs: Array) -> None:
+    """outputs (M, D) = inputs * scale where a random byte is at least the threshold, else 0; plus `base` (M, D), unless it is None.
+    read: inputs (M, D), and the mask's seed, threshold, scale."""
+    inputs, (seed, threshold, scale) = read
     count, width = inputs.shape
     words = np.empty((width + 7) // 8, _u64)
     draws = words.view(_u8)
     for row in range(count):
         draw(words, seed, row)
         for place in range(width):
-            outputs[row, place] = rounded(load(inputs[row, place]) * scale if draws[place] >= threshold else _f32(0), outputs)
-
-
-@kernel
-def add_dropped(read: Any, mask: Any, outputs: Array) -> None:
-    """outputs (M, D) = inputs + drop(added). read: inputs, added (M, D)."""
-    (inputs, added), (seed, threshold, scale) = read, mask
-    count, width = inputs.shape
-    words = np.empty((width + 7) // 8, _u64)
-    draws = words.view(_u8)
-    for row in range(count):
-        draw(words, seed, row)
-        for place in range(width):
-            more = load(added[row, place]) * scale if draws[place] >= threshold else _f32(0)
-            outputs[row, place] = rounded(load(inputs[row, place]) + more, outputs)
+            kept = load(inputs[row, place]) * scale if draws[place] >= threshold else _f32(0)
+            if base is not None:
+                kept += load(base[row, place])
+            outputs[row, place] = rounded(kept, outputs)
 
 
 @kernel

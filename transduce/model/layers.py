@@ -84,15 +84,16 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """In the number format of the inputs."""
-        if not fuses(inputs):
-            return super().forward(inputs)
-        return layer_norm(inputs, self.weight, self.bias, epsilon=self.eps, kind=inputs.dtype)
+        return self._normalise(inputs, inputs.dtype)
 
     def before_product(self, inputs: Tensor) -> Tensor:
         """In the number format of the product that follows, where that saves a pass."""
+        return self._normalise(inputs, compute_dtype(inputs))
+
+    def _normalise(self, inputs: Tensor, kind: torch.dtype) -> Tensor:
         if not fuses(inputs):
             return super().forward(inputs)
-        return layer_norm(inputs, self.weight, self.bias, epsilon=self.eps, kind=compute_dtype(inputs))
+        return layer_norm(inputs, self.weight, self.bias, epsilon=self.eps, kind=kind)
 
 
 class RMSNorm(nn.RMSNorm):

@@ -7,6 +7,8 @@ for every new size of a product, and batches under a token budget nearly all dif
 quarter of a training step. A zero row adds nothing to any gradient, and its output is never seen.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -20,6 +22,14 @@ SMALL_STEP = 16
 """The same for fewer rows than `STEP`."""
 WEIGHT_ROWS = 1024
 """Most rows of one product that makes the gradient of a weight: 2,048 at once take a quarter longer than twice 1,024 (measured)."""
+
+FUSED: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda sums: sums,
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "swish": functional.silu,
+}
+"""Non-linearities that a bfloat16 product applies to its own sums: what oneDNN calls them, and how torch computes them."""
 
 
 class Linear(nn.Linear):
@@ -87,13 +97,18 @@ class _Product(torch.autograd.Function):
         return back, weight, bias, None
 
 
-def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "none") -> Tensor:
-    """f(rows matrix^T + bias) in bfloat16: (M, K), (N, K), (N,) -> (M, N), f none or relu. oneDNN's own call where there is one, because
-    torch's first fills the outputs with the bias (a third of the time, measured)."""
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.ops.mkldnn._linear_pointwise.default(rows, matrix, bias, then, [], "")  # type: ignore[no-any-return]
-    outputs = functional.linear(rows, matrix, bias)
-    return outputs.relu_() if then == "relu" else outputs
+def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "none", by_onednn: bool | None = None) -> Tensor:
+    """f(rows matrix^T + bias) in bfloat16: (M, K), (N, K), (N,) -> (M, N), f one of `FUSED`. oneDNN's own call where there is one (None),
+    because torch's first fills the outputs with the bias (a third of the time, measured); it takes matrices that oneDNN has packed too."""
+    if has_onednn() if by_onednn is None else by_onednn:
+        algorithm = "none" if then == "gelu" else ""
+        return torch.ops.mkldnn._linear_pointwise.default(rows, matrix, bias, then, [], algorithm)  # type: ignore[no-any-return]
+    return FUSED[then](functional.linear(rows, matrix, bias))
+
+
+def has_onednn() -> bool:
+    """Whether oneDNN multiplies bfloat16 numbers here (on x86 from AVX512 on)."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def summed_product(outer: Tensor, rows: Tensor) -> Tensor:

@@ -64,9 +64,9 @@ def parameter_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str
 
 def _matrices_of_layers(model: nn.Module) -> set[Tensor]:
     """Weights of linear layers that lie between vectors: those of heads, and embeddings, turn ids into vectors or back."""
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("head")}
-    embeddings = {layer.weight for layer in model.modules() if isinstance(layer, nn.Embedding)}
-    return {layer.weight for layer in layers.values()} - embeddings
+    layers = [(name, layer) for name, layer in model.named_modules() if not name.startswith("head")]
+    embeddings = {layer.weight for _, layer in layers if isinstance(layer, nn.Embedding)}
+    return {layer.weight for _, layer in layers if isinstance(layer, nn.Linear)} - embeddings
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
