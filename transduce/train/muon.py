@@ -6,6 +6,7 @@ in every direction alike, where Adam's is ruled by the few directions that gradi
 question: steps are scaled to the size that Adam's usually have (Liu 2025, 2.2), so that one learning rate serves both.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -32,35 +33,52 @@ class Muon(torch.optim.AdamW):
         """One update. The gradients of matrices are used up."""
         for group in self.param_groups:
             if group["orthogonal"]:
-                for matrix in group["params"]:
-                    self._turn(matrix, group["lr"], group["weight_decay"])
+                for matrices in of_equal_shape(group["params"]):
+                    self._turn(matrices, group["lr"], group["weight_decay"])
         return super().step(closure)
 
-    def _turn(self, matrix: Tensor, learning_rate: float, decay: float) -> None:
-        gradient = matrix.grad
-        if gradient is None:
-            return
+    def _turn(self, matrices: list[Tensor], learning_rate: float, decay: float) -> None:
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        means = [self._mean(matrix) for matrix in matrices]
+        torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
+        torch._foreach_lerp_(gradients, means, MOMENTUM)
+        towards = orthogonal(torch.stack(gradients))
+        torch._foreach_mul_(matrices, 1 - learning_rate * decay)
+        size = ADAM_SIZE * max(towards.shape[1:]) ** 0.5
+        torch._foreach_add_(matrices, list(towards), alpha=-learning_rate * size)
+        for matrix in matrices:
+            matrix.grad = None  # AdamW passes it over
+
+    def _mean(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
-        mean = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
-        towards = orthogonal(gradient.lerp_(mean, MOMENTUM))
-        matrix.mul_(1 - learning_rate * decay).add_(towards, alpha=-learning_rate * ADAM_SIZE * max(matrix.shape) ** 0.5)
-        matrix.grad = None  # AdamW passes it over
+        return state["momentum_buffer"]  # type: ignore[no-any-return]
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """(M, N) -> about the U V^T of its singular value decomposition, by iterations of Newton and Schulz; singular values end between 0.7
-    and 1.2, which serves as well as 1."""
-    wide = matrix.shape[0] <= matrix.shape[1]
-    current: Tensor = (matrix if wide else matrix.t()).to(_number_format(matrix.device))
-    current = current / (current.norm() + 1e-7)
+def of_equal_shape(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Those that have a gradient, by shape: one product of many matrices is twice as fast as many products."""
+    found: dict[torch.Size, list[Tensor]] = {}
+    for matrix in matrices:
+        if matrix.grad is not None:
+            found.setdefault(matrix.shape, []).append(matrix)
+    return list(found.values())
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """(B, M, N) -> about the U V^T of the singular value decomposition of each, by iterations of Newton and Schulz; singular values end
+    between 0.7 and 1.2, which serves as well as 1."""
+    current = matrices.to(_number_format(matrices.device))
+    current = current / (torch.linalg.matrix_norm(current, keepdim=True) + 1e-7)
+    wide = matrices.shape[1] <= matrices.shape[2]
     one, three, five = FACTORS
     for _ in range(ITERATIONS):
-        squares = current @ current.t()
+        turned = current.mT
+        squares = current @ turned if wide else turned @ current
         factor = squares @ _plus(three, five * squares)  # products that add nothing are a quarter faster than those that do
-        current = _plus(one, factor) @ current
-    return (current if wide else current.t()).to(matrix.dtype)
+        _plus(one, factor)
+        current = factor @ current if wide else current @ factor
+    return current.to(matrices.dtype)
 
 
 @cache
@@ -69,7 +87,7 @@ def _number_format(device: torch.device) -> torch.dtype:
     return choose_precision("auto", device).dtype or torch.float32
 
 
-def _plus(number: float, matrix: Tensor) -> Tensor:
-    """number I + matrix, in place."""
-    matrix.diagonal().add_(number)
-    return matrix
+def _plus(number: float, matrices: Tensor) -> Tensor:
+    """number I + each matrix, in place."""
+    matrices.diagonal(dim1=1, dim2=2).add_(number)
+    return matrices
