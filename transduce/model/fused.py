@@ -41,6 +41,11 @@ def fuses(inputs: Tensor) -> bool:
     return torch.is_grad_enabled() and computes(inputs)
 
 
+def searches(inputs: Tensor) -> bool:
+    """Whether the loops of search can compute with these numbers, which nobody will differentiate."""
+    return not torch.is_grad_enabled() and inputs.dtype == torch.float32 and computes(inputs)
+
+
 def computes(inputs: Tensor) -> bool:
     """Whether the loops can compute with these numbers."""
     if inputs.device.type != "cpu" or inputs.dtype not in (torch.float32, torch.bfloat16) or not inputs.numel():
@@ -64,6 +69,13 @@ def loops() -> ModuleType:
     found = kernels()
     assert found is not None
     return found
+
+
+def search_loops() -> ModuleType:
+    """The compiled loops of a step of search, where there are `kernels`."""
+    from transduce.model import search_kernels
+
+    return search_kernels
 
 
 class Mask:

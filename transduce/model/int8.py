@@ -11,16 +11,20 @@ would not give. Weights have one scale per output (symmetric, as in CTranslate2 
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from transduce.model.fused import array, search_loops, searches
 from transduce.model.heads import TokenHead, token_head
-from transduce.model.products import Linear, padded_rows
+from transduce.model.products import Linear, padded_count, padded_rows
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import int8_instructions
 
 LARGEST = 127.0
 """Of a rounded number; -128 is not used, so that the range is symmetric."""
+LIMITS = np.float32(LARGEST), np.float32(torch.finfo(torch.float32).tiny)
+"""The largest rounded number, and the smallest step from one to the next."""
 FEWEST_PACKED = 1024
 """Tokens of a shortlist."""
 FEWEST_WEIGHTS = 64 * 64
@@ -48,6 +52,8 @@ class Int8Product(nn.Module):
     def forward(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """(..., K) -> (..., N) float32; bias (N,)."""
         rows = inputs.reshape(-1, inputs.shape[-1])
+        if self.packed and searches(rows):
+            return self._by_loops(rows.contiguous(), bias).view(*inputs.shape[:-1], -1)
         steps = rows.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)  # (M, 1)
         outputs = self.multiply(torch.div(rows, steps).round_())
         outputs = outputs.mul_(steps) if bias is None else torch.addcmul(bias, outputs, steps, out=outputs)
@@ -57,10 +63,20 @@ class Int8Product(nn.Module):
         """(M, K) whole numbers -> (M, N) float32: whole sums times the scale of each output."""
         if not self.packed:
             return torch._int_mm(rows.to(torch.int8), self.rounded).float().mul_(self.scales)
-        whole = padded_rows(rows, torch.int8)  # oneDNN compiles code for each number of rows
+        return self._by_onednn(padded_rows(rows, torch.int8))[: len(rows)]
+
+    def _by_onednn(self, rows: Tensor) -> Tensor:
+        """(M', K) int8 -> (M', N) float32. M' as `padded_count` has it, because oneDNN compiles code for each number of rows."""
         weight = (self.rounded, self.scales, self.zeros)
-        outputs = torch.ops.onednn.qlinear_pointwise(whole, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")
-        return outputs[: len(rows)]  # type: ignore[no-any-return]
+        return torch.ops.onednn.qlinear_pointwise(rows, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")  # type: ignore[no-any-return]
+
+    def _by_loops(self, rows: Tensor, bias: Tensor | None) -> Tensor:
+        """(M, K) -> (M, N)."""
+        whole, steps = torch.empty(padded_count(len(rows)), rows.shape[1], dtype=torch.int8), torch.empty(len(rows))
+        search_loops().round_rows(array(rows), LIMITS, (array(whole), array(steps)))
+        outputs = self._by_onednn(whole)
+        search_loops().scale_rows(array(outputs), array(steps), None if bias is None else array(bias))
+        return outputs[: len(rows)]
 
 
 class Int8Linear(nn.Module):

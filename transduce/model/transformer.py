@@ -114,12 +114,13 @@ class Positions(nn.Module):
 
 
 class TransformerEncoder(Encoder):
-    """Transformer encoder. The summary is the mean of the real states, for decoders that want one vector."""
+    """Transformer encoder."""
 
     def __init__(self, config: TransformerConfig, input_size: int) -> None:
         super().__init__()
         self.output_size = self.summary_size = config.width
         self.layer_drop = config.layer_drop
+        self.layout = head_layout(config)
         self.lift = lift(input_size, config.width)
         self.positions = Positions(config, both_ways=True)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
@@ -127,8 +128,7 @@ class TransformerEncoder(Encoder):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
         """(B, S, E), (B,) -> Memory with states (B, S, D) and summary (B, D)."""
-        length = inputs.shape[1]
-        mask = torch.arange(length, device=inputs.device)[None, :] < lengths[:, None]  # (B, S)
+        mask = real_positions(lengths, inputs.shape[1])
         states = self.positions.add(self.lift(inputs))
         bias = padding_bias(mask, states)
         relative = self.positions.bias(states)
@@ -137,9 +137,18 @@ class TransformerEncoder(Encoder):
         for layer in self.layers:
             if not skipped(self, self.layer_drop):
                 states = layer(states, bias=bias, rotation=rotation)
-        states = self.norm(states)
-        shares = mask.to(states.dtype) / lengths[:, None].clamp(min=1).to(states.dtype)  # (B, S)
-        return Memory(states, mask, torch.einsum("bs,bsd->bd", shares, states))
+        return memory_of(self.norm(states), mask)
+
+
+def real_positions(lengths: Tensor, length: int) -> Tensor:
+    """(B,) -> (B, length) True = real."""
+    return torch.arange(length, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def memory_of(states: Tensor, mask: Tensor) -> Memory:
+    """States (B, S, D), mask (B, S) True = real. The summary is the mean of the real states, for decoders that want one vector."""
+    shares = mask.to(states.dtype) / mask.sum(1, keepdim=True).clamp(min=1).to(states.dtype)  # (B, S)
+    return Memory(states, mask, torch.einsum("bs,bsd->bd", shares, states))
 
 
 @dataclass(frozen=True)

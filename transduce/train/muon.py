@@ -68,7 +68,7 @@ def of_equal_shape(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
 def orthogonal(matrices: Tensor) -> Tensor:
     """(B, M, N) -> about the U V^T of the singular value decomposition of each, by iterations of Newton and Schulz; singular values end
     between 0.7 and 1.2, which serves as well as 1."""
-    current = matrices.to(_number_format(matrices.device))
+    current: Tensor = matrices.to(_number_format(matrices.device))
     current = current / (torch.linalg.matrix_norm(current, keepdim=True) + 1e-7)
     wide = matrices.shape[1] <= matrices.shape[2]
     one, three, five = FACTORS

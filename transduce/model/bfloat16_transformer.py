@@ -1,0 +1,209 @@
+"""A Transformer in search: bfloat16 products, and between them the loops of search_kernels.py.
+
+In: an encoder and a decoder whose layers are those of bfloat16_layers.py. Out: such with the same answers up to rounding. Of a step of
+hundreds of rows torch's operations between the products took three quarters of the time: each is a pass over memory, and a call.
+
+The decision to question: keys and values are kept in bfloat16, half the memory to copy where hypotheses move. They come from bfloat16
+products, so nothing is lost. What the loops do not know (RoPE, relative positions, norms after layers, gates) goes the general way.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transduce.model.attention import CrossAttention, HeadLayout, KeyValueCache, SelfAttention, padding_bias
+from transduce.model.bfloat16_layers import BFloat16FeedForward, BFloat16Linear, BFloat16Product
+from transduce.model.fused import array, kernels, search_loops, searches
+from transduce.model.interface import Decoder, Encoder, Memory
+from transduce.model.layers import LayerNorm
+from transduce.model.products import padded_count
+from transduce.model.stack import DecoderStack, Residual
+from transduce.model.transformer import Positions, TransformerDecoder, TransformerEncoder, TransformerState, memory_of, real_positions
+
+LONGEST = 64
+"""Positions of a sequence up to which a loop attends; batched products are faster beyond."""
+
+
+def encoder_with_loops(encoder: Encoder) -> Encoder:
+    """The encoder with loops between its products, where they know its kind and numba is installed."""
+    match encoder:
+        case TransformerEncoder(norm=LayerNorm() as norm, positions=Positions(rotary=None, relative=None, added=nn.Module())):
+            layers: list[Any] = [
+                ((layer.attention_residual, layer.attention), (layer.feed_forward_residual, layer.feed_forward)) for layer in encoder.layers
+            ]
+            known = known_layers(layers)
+            if known is not None:
+                return BFloat16Encoder(encoder, known, norm, layout=encoder.layout)
+    return encoder
+
+
+def decoder_with_loops(decoder: Decoder[Any]) -> Decoder[Any]:
+    """The same of a decoder."""
+    match decoder:
+        case TransformerDecoder(
+            stack=DecoderStack(norm=LayerNorm() as norm), positions=Positions(rotary=None, relative=None, added=nn.Module())
+        ):
+            layers: list[Any] = [
+                ((layer.past_residual, past), (layer.cross_residual, layer.cross), (layer.feed_forward_residual, layer.feed_forward))
+                for past, layer in zip(decoder.pasts, decoder.stack.layers, strict=True)
+            ]
+            known = known_layers(layers)
+            if known is not None:
+                return BFloat16Decoder(decoder, known, norm)
+    return decoder
+
+
+class Norm:
+    """Weight and bias (D,) of a layer norm, and what is added to each variance, as the loops take them."""
+
+    def __init__(self, norm: LayerNorm) -> None:
+        self.affine = array(norm.weight), array(norm.bias), np.float32(norm.eps)
+
+
+@dataclass(frozen=True)
+class Sublayer:
+    """What is added to the hidden numbers: second(something of first(norm(hidden)))."""
+
+    norm: Norm
+    first: BFloat16Product
+    second: BFloat16Product
+
+
+def known_layers(layers: Iterable[tuple[tuple[nn.Module, nn.Module], ...]]) -> list[list[Sublayer]] | None:
+    """The sublayers of each layer, from what stands around and in each; None where the loops do not know one, or there are none."""
+    if kernels() is None:
+        return None
+    found = [[sublayer for sublayer in (_sublayer(*part) for part in layer) if sublayer is not None] for layer in layers]
+    return found if all(len(known) == len(layer) for known, layer in zip(found, layers, strict=True)) else None
+
+
+def _sublayer(residual: nn.Module, part: nn.Module) -> Sublayer | None:
+    match residual, part:
+        case (
+            Residual(pre=True, norm=LayerNorm() as norm),
+            SelfAttention(packed=BFloat16Linear(product=first), output=BFloat16Linear(product=second))
+            | CrossAttention(queries=BFloat16Linear(product=first), output=BFloat16Linear(product=second))
+            | BFloat16FeedForward(inner=first, outer=second),
+        ):
+            return Sublayer(Norm(norm), first, second)
+    return None
+
+
+class _Rows:
+    """hidden (N, D) float32, to which sublayers add, and rows (M', D) bfloat16, which the next product reads."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.rows = torch.empty(padded_count(len(hidden)), hidden.shape[1], dtype=torch.bfloat16)
+        self._hidden, self._rows = array(hidden), array(self.rows)
+        self._added: Tensor | None = None
+
+    def add(self, sublayer: Sublayer, mix: Callable[[Tensor], Tensor] | None = None) -> None:
+        """hidden += second(mix(first(norm(hidden)))); the sum itself is left to the loop of the next norm."""
+        self._norm(sublayer.norm, self._rows)
+        inner = sublayer.first(self.rows)
+        self._added = sublayer.second(inner if mix is None else mix(inner))
+
+    def last(self, norm: Norm) -> Tensor:
+        """The norm of what is hidden at the end, (N, D) float32."""
+        states = torch.empty(self._hidden.shape)
+        self._norm(norm, array(states))
+        return states
+
+    def _norm(self, norm: Norm, written: Any) -> None:
+        search_loops().add_norm(self._hidden, None if self._added is None else array(self._added), norm.affine, written)
+
+
+class BFloat16Encoder(Encoder):
+    """A Transformer encoder that runs by loops in processes of one thread."""
+
+    def __init__(self, encoder: TransformerEncoder, layers: list[list[Sublayer]], norm: LayerNorm, *, layout: HeadLayout) -> None:
+        super().__init__()
+        self.encoder, self.output_size, self.summary_size = encoder, encoder.output_size, encoder.summary_size
+        self._layers, self._norm, self._layout = layers, Norm(norm), layout
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
+        """See `TransformerEncoder`."""
+        if not searches(inputs) or inputs.shape[1] > LONGEST:
+            return self.encoder(inputs, lengths)  # type: ignore[no-any-return]
+        mask = real_positions(lengths, inputs.shape[1])
+        states = self.encoder.positions.add(self.encoder.lift(inputs))
+        rows = _Rows(states.view(-1, self.output_size))
+        attend = partial(_attend_within, rows, padding_bias(mask, states), self._layout)
+        for attention, block in self._layers:
+            rows.add(attention, attend)
+            rows.add(block)
+        return memory_of(rows.last(self._norm).view(states.shape), mask)
+
+
+def _attend_within(rows: _Rows, bias: Tensor, layout: HeadLayout, packed: Tensor) -> Tensor:
+    """packed (M', (H + 2 G) K) of sequences with bias (B, 1, 1, S) -> rows (M', H K)."""
+    memory = array(bias).reshape(len(bias), -1), layout.heads, layout.key_value_heads
+    search_loops().attend_within(array(packed), memory, array(rows.rows))
+    return rows.rows
+
+
+class BFloat16Decoder(Decoder[TransformerState]):
+    """A Transformer decoder whose steps run by loops in processes of one thread; all else is the decoder's own."""
+
+    def __init__(self, decoder: TransformerDecoder, layers: list[list[Sublayer]], norm: LayerNorm) -> None:
+        super().__init__()
+        self.decoder, self.output_size = decoder, decoder.output_size
+        self._layers, self._norm = layers, Norm(norm)
+
+    def project(self, memory: Memory) -> Memory:
+        """Memory with the keys and values of all layers, in bfloat16 (B, G, S, K)."""
+        memory = self.decoder.project(memory)
+        bias, *keys = memory.keys
+        return Memory(memory.states, memory.mask, memory.summary, (bias, *(key.bfloat16() for key in keys)))
+
+    def start(self, memory: Memory) -> TransformerState:
+        """No positions yet, one row per sentence."""
+        return self.decoder.start(memory)
+
+    def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """See `TransformerDecoder`."""
+        return self.decoder(inputs, _exact(memory), with_attention=with_attention)  # type: ignore[no-any-return]
+
+    def step(self, inputs: Tensor, state: TransformerState, memory: Memory) -> tuple[Tensor, TransformerState]:
+        """(N, E) -> (N, D) and the next state."""
+        if not searches(inputs):
+            return self.decoder.step(inputs, state, _exact(memory))
+        hidden = self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), state.position)
+        cache = state.cache.opened(state.position, torch.bfloat16)
+        rows = _StepRows(hidden[:, 0], cache, memory)
+        for number, (past, cross, block) in enumerate(self._layers):
+            rows.add(past, partial(rows.attend_past, layer=number))
+            rows.add(cross, partial(rows.attend_memory, layer=number))
+            rows.add(block)
+        return rows.last(self._norm), TransformerState(cache, state.position + 1)
+
+
+def _exact(memory: Memory) -> Memory:
+    """Memory whose keys and values are float32, as torch's operations want them."""
+    return Memory(memory.states, memory.mask, memory.summary, tuple(part.float() for part in memory.keys))
+
+
+class _StepRows(_Rows):
+    """Those of a step, N = B W hypotheses grouped by sentence, with what they look at."""
+
+    def __init__(self, hidden: Tensor, cache: KeyValueCache, memory: Memory) -> None:
+        super().__init__(hidden)
+        self._cache, self._used = array(cache.buffer), cache.used
+        self._keys, bias = memory.keys[1:], array(memory.keys[0])
+        self._bias, self._width = bias.reshape(len(bias), -1), len(hidden) // len(bias)
+
+    def attend_past(self, packed: Tensor, layer: int) -> Tensor:
+        """packed (M', (H + 2 G) K) joins the cache -> rows (M', H K)."""
+        search_loops().attend_past(array(packed), (self._cache, layer, self._used), self._rows)
+        return self.rows
+
+    def attend_memory(self, queries: Tensor, layer: int) -> Tensor:
+        """queries (M', H K) -> rows (M', H K)."""
+        keys, values = (array(part) for part in self._keys[2 * layer : 2 * layer + 2])
+        search_loops().attend_memory(array(queries), (keys, values, self._bias, self._width), self._rows)
+        return self.rows

@@ -1,0 +1,180 @@
+"""Loops of a step of search, compiled by numba: a decoder's work between two products, each in one pass over memory.
+
+In and out: as in kernels.py. Rows of products are bfloat16 numbers, M' of them, of which the first N are hypotheses; the rest is never
+read. The decision to question: keys and values stay bfloat16 in memory, as their product gave them, so nothing is lost, while scores and
+sums are float32.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from transduce.model.kernels import Array, exponential, kernel, load, lower, part, rounded
+
+_i8, _i32, _f32 = np.int8, np.int32, np.float32
+
+
+@kernel
+def add_norm(hidden: Array, outputs: Any, affine: Any, written: Array) -> None:
+    """hidden (N, D) += outputs (M', D), unless they are None; written (M', D) = its layer norm. affine: weight, bias (D,), and what is
+    added to each variance."""
+    weight, bias, epsilon = affine
+    count, width = hidden.shape
+    for row in range(count):
+        total = _f32(0)
+        for place in range(width):
+            number = hidden[row, place]
+            if outputs is not None:
+                number += load(outputs[row, place])
+            hidden[row, place] = number
+            total += number
+        mean, total = total / _f32(width), _f32(0)
+        for place in range(width):
+            off = hidden[row, place] - mean
+            total += off * off
+        scale = _f32(1) / np.sqrt(total / _f32(width) + epsilon)
+        for place in range(width):
+            written[row, place] = rounded((hidden[row, place] - mean) * scale * weight[place] + bias[place], written)
+
+
+@part
+def attend(read: Any, rows: Any, rooms: Any, mixed: Array) -> None:
+    """mixed[q] = softmax(query keys^T / sqrt(K) + bias) values for one query of S keys. read: queries, keys, values (rows, K), bias (rows,
+    S). rows: of the query, the first key, the first value and the bias, S, and q. rooms: float32 (K,), (S or more,), (K,) to compute in.
+
+    Rows are named by their numbers, because numba counts who uses an array that is cut out of another. Four keys at a time: the query
+    and the sums are read a quarter as often."""
+    (queries, keys, values, bias), (query, key, value, hidden, length, place) = read, rows
+    exact, weights, sums = rooms
+    size, fours = len(exact), length // 4 * 4
+    factor = _f32(1) / np.sqrt(_f32(size))
+    for k in range(size):
+        exact[k] = load(queries[query, k]) * factor
+        sums[k] = _f32(0)
+    for s in range(0, fours, 4):
+        first, second, third, fourth = _f32(0), _f32(0), _f32(0), _f32(0)
+        for k in range(size):
+            first += exact[k] * load(keys[key + s, k])
+            second += exact[k] * load(keys[key + s + 1, k])
+            third += exact[k] * load(keys[key + s + 2, k])
+            fourth += exact[k] * load(keys[key + s + 3, k])
+        weights[s], weights[s + 1], weights[s + 2], weights[s + 3] = first, second, third, fourth
+    for s in range(fours, length):
+        first = _f32(0)
+        for k in range(size):
+            first += exact[k] * load(keys[key + s, k])
+        weights[s] = first
+    for s in range(length):
+        weights[s] += bias[hidden, s]
+    for s in range(length, len(weights)):
+        weights[s] = _f32(-3e38)
+    lower(weights)
+    total = _f32(0)
+    for s in range(len(weights)):
+        weights[s] = exponential(weights[s])
+        total += weights[s]
+    for s in range(0, fours, 4):
+        first, second, third, fourth = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
+        for k in range(size):
+            more = first * load(values[value + s, k]) + second * load(values[value + s + 1, k])
+            sums[k] += more + third * load(values[value + s + 2, k]) + fourth * load(values[value + s + 3, k])
+    for s in range(fours, length):
+        first = weights[s]
+        for k in range(size):
+            sums[k] += first * load(values[value + s, k])
+    total = _f32(1) / total
+    for k in range(size):
+        mixed[place, k] = rounded(sums[k] * total, mixed)
+
+
+@part
+def rooms_for(length: Any, size: Any) -> Any:
+    """What `attend` computes in; scores have whole vectors."""
+    return np.empty(size, _f32), np.empty((length + 7) // 8 * 8, _f32), np.empty(size, _f32)
+
+
+@kernel
+def attend_past(packed: Array, cache: Any, mixed: Array) -> None:
+    """Keys and values of packed (M', (H + 2 G) K) join the cache, then its queries attend: mixed (M', H K). cache: (2, L, N, G, P, K),
+    layer, number of positions in use with the new one."""
+    kept, layer, used = cache
+    _, layers, count, groups, most, size = kept.shape
+    parts = packed.shape[1] // size
+    heads = parts - 2 * groups
+    rooms, past = rooms_for(used, size), kept.reshape(-1, size)
+    read, outputs = (packed.reshape(-1, size), past, past, np.zeros((1, used), _f32)), mixed.reshape(-1, size)
+    for row in range(count):
+        for group in range(groups):
+            key = ((layer * count + row) * groups + group) * most
+            value, new = key + layers * count * groups * most, row * parts + heads + group
+            for k in range(size):
+                past[key + used - 1, k] = read[0][new, k]
+                past[value + used - 1, k] = read[0][new + groups, k]
+            for head in range(group * heads // groups, (group + 1) * heads // groups):
+                attend(read, (row * parts + head, key, value, 0, used, row * heads + head), rooms, outputs)
+
+
+@kernel
+def attend_memory(queries: Array, memory: Any, mixed: Array) -> None:
+    """The hypotheses of queries (M', H K), grouped by sentence, attend to its memory: mixed (M', H K). memory: keys, values (B, G, S, K),
+    bias (B, S), and hypotheses of each sentence."""
+    keys, values, bias, width = memory
+    batch, groups, length, size = keys.shape
+    heads, rooms = queries.shape[1] // size, rooms_for(length, size)
+    read = queries.reshape(-1, size), keys.reshape(-1, size), values.reshape(-1, size), bias
+    outputs = mixed.reshape(-1, size)
+    for sentence in range(batch):
+        for group in range(groups):
+            known = (sentence * groups + group) * length
+            for row in range(sentence * width, (sentence + 1) * width):
+                for head in range(group * heads // groups, (group + 1) * heads // groups):
+                    attend(read, (row * heads + head, known, known, sentence, length, row * heads + head), rooms, outputs)
+
+
+@kernel
+def attend_within(packed: Array, memory: Any, mixed: Array) -> None:
+    """Sequences attend to themselves: packed (M', (H + 2 G) K) with M' >= B S, mixed (M', H K). memory: bias (B, S), H, G."""
+    bias, heads, groups = memory
+    (batch, length), size, parts = bias.shape, mixed.shape[1] // heads, heads + 2 * groups
+    rooms, keys, values = rooms_for(length, size), np.empty((length, size), _f32), np.empty((length, size), _f32)
+    read, outputs = (packed.reshape(-1, size), keys, values, bias), mixed.reshape(-1, size)
+    for sentence in range(batch):
+        for group in range(groups):
+            for s in range(length):
+                new = (sentence * length + s) * parts + heads + group
+                for k in range(size):
+                    keys[s, k] = load(read[0][new, k])
+                    values[s, k] = load(read[0][new + groups, k])
+            for head in range(group * heads // groups, (group + 1) * heads // groups):
+                for row in range(sentence * length, (sentence + 1) * length):
+                    attend(read, (row * parts + head, 0, 0, sentence, length, row * heads + head), rooms, outputs)
+
+
+@kernel
+def round_rows(inputs: Array, limits: Any, written: Any) -> None:
+    """written: inputs (M, K) over the step of their row, to the nearest whole number, ties to even, (M', K) int8; and the steps (M,), the
+    largest number of a row over limits[0] and at least limits[1]. A row with NaN has a step of NaN."""
+    (most, smallest), (rounded_rows, steps) = limits, written
+    count, width = inputs.shape
+    for row in range(count):
+        bits, most_bits = inputs[row].view(_i32), _i32(0)
+        for place in range(width):
+            most_bits = max(most_bits, _i32(bits[place] & _i32(0x7FFFFFFF)))  # numbers without signs order as their bits do
+        step = _i32(most_bits).view(_f32) / most
+        step = smallest if step < smallest else step
+        steps[row] = step
+        for place in range(width):
+            rounded_rows[row, place] = _i8(np.rint(inputs[row, place] / step))
+
+
+@kernel
+def scale_rows(outputs: Array, steps: Array, bias: Any) -> None:
+    """outputs (M', N) of the rows that have steps (M,) are multiplied by them, plus the bias (N,), unless it is None."""
+    width = outputs.shape[1]
+    for row in range(len(steps)):
+        step = steps[row]
+        for place in range(width):
+            total = outputs[row, place] * step
+            if bias is not None:
+                total += bias[place]
+            outputs[row, place] = total
