@@ -55,7 +55,7 @@ def computes(inputs: Tensor) -> bool:
 
 def array(tensor: Tensor) -> Array:
     """The memory of a tensor; numbers in bfloat16 as their bits."""
-    tensor = tensor.detach()
+    tensor = tensor.detach() if tensor.requires_grad else tensor
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 

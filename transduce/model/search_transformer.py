@@ -1,13 +1,14 @@
-"""A Transformer in search: bfloat16 products, and between them the loops of search_kernels.py.
+"""A Transformer in search: between its products stand the loops of search_kernels.py.
 
-In: an encoder and a decoder whose layers are those of bfloat16_layers.py. Out: such with the same answers up to rounding. Of a step of
-hundreds of rows torch's operations between the products took three quarters of the time: each is a pass over memory, and a call.
+In: a trained model, its products exact or rounded. Out: a copy that answers the same up to rounding. Of a step of search with hundreds of
+rows, torch's operations between bfloat16 products took three quarters of the time: each is a pass over memory, and a call.
 
-The decision to question: keys and values are kept in bfloat16, half the memory to copy where hypotheses move. They come from bfloat16
-products, so nothing is lost. What the loops do not know (RoPE, relative positions, norms after layers, gates) goes the general way.
+The decision to question: all is written in the number format that products give. So bfloat16 keys and values are half the memory to copy
+where hypotheses move, and nothing is lost. What the loops do not know (RoPE, relative positions, norms after layers, gates, no numba,
+several threads, a GPU) goes the general way.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from transduce.model.attention import CrossAttention, HeadLayout, KeyValueCache, SelfAttention, padding_bias
-from transduce.model.bfloat16_layers import BFloat16FeedForward, BFloat16Linear, BFloat16Product
+from transduce.model.bfloat16 import BFloat16FeedForward, BFloat16Linear, BFloat16Product
 from transduce.model.fused import array, kernels, search_loops, searches
+from transduce.model.int8 import Int8Linear
 from transduce.model.interface import Decoder, Encoder, Memory
-from transduce.model.layers import LayerNorm
-from transduce.model.products import padded_count
+from transduce.model.layers import FeedForward, LayerNorm
+from transduce.model.products import FUSED, Linear, padded_count
+from transduce.model.seq2seq import Seq2Seq
 from transduce.model.stack import DecoderStack, Residual
 from transduce.model.transformer import Positions, TransformerDecoder, TransformerEncoder, TransformerState, memory_of, real_positions
 
@@ -29,8 +32,14 @@ LONGEST = 64
 """Positions of a sequence up to which a loop attends; batched products are faster beyond."""
 
 
+def with_loops(model: Seq2Seq) -> Seq2Seq:
+    """A model of the same parts, with loops between the products of encoder and decoder where they know its kind."""
+    encoder, decoder = encoder_with_loops(model.encoder), decoder_with_loops(model.decoder)
+    return Seq2Seq(model.frontend, encoder, embedding=model.embedding, decoder=decoder, head=model.head, ctc=model.ctc).eval()
+
+
 def encoder_with_loops(encoder: Encoder) -> Encoder:
-    """The encoder with loops between its products, where they know its kind and numba is installed."""
+    """The encoder with loops between its products, where they know its kind."""
     match encoder:
         case TransformerEncoder(norm=LayerNorm() as norm, positions=Positions(rotary=None, relative=None, added=nn.Module())):
             layers: list[Any] = [
@@ -38,12 +47,12 @@ def encoder_with_loops(encoder: Encoder) -> Encoder:
             ]
             known = known_layers(layers)
             if known is not None:
-                return BFloat16Encoder(encoder, known, norm, layout=encoder.layout)
+                return LoopedEncoder(encoder, known, norm)
     return encoder
 
 
 def decoder_with_loops(decoder: Decoder[Any]) -> Decoder[Any]:
-    """The same of a decoder."""
+    """The decoder with loops between its products, where they know its kind."""
     match decoder:
         case TransformerDecoder(
             stack=DecoderStack(norm=LayerNorm() as norm), positions=Positions(rotary=None, relative=None, added=nn.Module())
@@ -54,7 +63,7 @@ def decoder_with_loops(decoder: Decoder[Any]) -> Decoder[Any]:
             ]
             known = known_layers(layers)
             if known is not None:
-                return BFloat16Decoder(decoder, known, norm)
+                return LoopedDecoder(decoder, known, norm)
     return decoder
 
 
@@ -66,47 +75,77 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Product:
+    """Rows (M', K) -> (M', N). kind: number format of both; M' is as `padded_count` has it if they are bfloat16."""
+
+    multiply: Callable[[Tensor], Tensor]
+    kind: torch.dtype
+
+
+@dataclass(frozen=True)
 class Sublayer:
     """What is added to the hidden numbers: second(something of first(norm(hidden)))."""
 
     norm: Norm
-    first: BFloat16Product
-    second: BFloat16Product
+    first: Product
+    second: Product
 
 
-def known_layers(layers: Iterable[tuple[tuple[nn.Module, nn.Module], ...]]) -> list[list[Sublayer]] | None:
-    """The sublayers of each layer, from what stands around and in each; None where the loops do not know one, or there are none."""
+Layers = list[list[Sublayer]]
+
+
+def known_layers(layers: Sequence[Sequence[tuple[nn.Module, nn.Module]]]) -> Layers | None:
+    """The sublayers of each layer, from what stands around and in each; None where the loops do not know one, or there are no loops."""
     if kernels() is None:
         return None
     found = [[sublayer for sublayer in (_sublayer(*part) for part in layer) if sublayer is not None] for layer in layers]
-    return found if all(len(known) == len(layer) for known, layer in zip(found, layers, strict=True)) else None
+    kinds = {product.kind for layer in found for sublayer in layer for product in (sublayer.first, sublayer.second)}
+    return found if len(kinds) == 1 and all(len(known) == len(layer) for known, layer in zip(found, layers, strict=True)) else None
 
 
 def _sublayer(residual: nn.Module, part: nn.Module) -> Sublayer | None:
-    match residual, part:
-        case (
-            Residual(pre=True, norm=LayerNorm() as norm),
-            SelfAttention(packed=BFloat16Linear(product=first), output=BFloat16Linear(product=second))
-            | CrossAttention(queries=BFloat16Linear(product=first), output=BFloat16Linear(product=second))
-            | BFloat16FeedForward(inner=first, outer=second),
-        ):
+    first: Product | None
+    match part:
+        case SelfAttention(packed=before, output=after) | CrossAttention(queries=before, output=after):
+            first, second = _product(before), _product(after)
+        case FeedForward(inner=before, outer=after, activation=activation) if activation in FUSED:
+            first, second = _product(before, then=activation), _product(after)
+        case BFloat16FeedForward(inner=before, outer=after):
+            first, second = _product(before), _product(after)
+        case _:
+            return None
+    match residual:
+        case Residual(pre=True, norm=LayerNorm() as norm) if first is not None and second is not None:
             return Sublayer(Norm(norm), first, second)
     return None
 
 
-class _Rows:
-    """hidden (N, D) float32, to which sublayers add, and rows (M', D) bfloat16, which the next product reads."""
+def _product(layer: nn.Module, then: str = "none") -> Product | None:
+    """The product of a layer and the non-linearity after it."""
+    match layer:
+        case BFloat16Linear(product=product):
+            return Product(product, torch.bfloat16)
+        case BFloat16Product():
+            return Product(layer, torch.bfloat16)
+        case Linear() | Int8Linear():
+            return Product(layer if then == "none" else lambda rows: FUSED[then](layer(rows)), torch.float32)
+    return None
 
-    def __init__(self, hidden: Tensor) -> None:
-        self.rows = torch.empty(padded_count(len(hidden)), hidden.shape[1], dtype=torch.bfloat16)
+
+class _Rows:
+    """hidden (N, D) float32, to which sublayers add, and rows (M', D), which the next product reads."""
+
+    def __init__(self, hidden: Tensor, kind: torch.dtype) -> None:
+        count = padded_count(len(hidden)) if kind == torch.bfloat16 else len(hidden)
+        self.rows = torch.empty(count, hidden.shape[1], dtype=kind)
         self._hidden, self._rows = array(hidden), array(self.rows)
         self._added: Tensor | None = None
 
     def add(self, sublayer: Sublayer, mix: Callable[[Tensor], Tensor] | None = None) -> None:
         """hidden += second(mix(first(norm(hidden)))); the sum itself is left to the loop of the next norm."""
         self._norm(sublayer.norm, self._rows)
-        inner = sublayer.first(self.rows)
-        self._added = sublayer.second(inner if mix is None else mix(inner))
+        inner = sublayer.first.multiply(self.rows)
+        self._added = sublayer.second.multiply(inner if mix is None else mix(inner))
 
     def last(self, norm: Norm) -> Tensor:
         """The norm of what is hidden at the end, (N, D) float32."""
@@ -118,13 +157,13 @@ class _Rows:
         search_loops().add_norm(self._hidden, None if self._added is None else array(self._added), norm.affine, written)
 
 
-class BFloat16Encoder(Encoder):
+class LoopedEncoder(Encoder):
     """A Transformer encoder that runs by loops in processes of one thread."""
 
-    def __init__(self, encoder: TransformerEncoder, layers: list[list[Sublayer]], norm: LayerNorm, *, layout: HeadLayout) -> None:
+    def __init__(self, encoder: TransformerEncoder, layers: Layers, norm: LayerNorm) -> None:
         super().__init__()
         self.encoder, self.output_size, self.summary_size = encoder, encoder.output_size, encoder.summary_size
-        self._layers, self._norm, self._layout = layers, Norm(norm), layout
+        self._layers, self._norm, self._kind = layers, Norm(norm), layers[0][0].first.kind
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
         """See `TransformerEncoder`."""
@@ -132,8 +171,8 @@ class BFloat16Encoder(Encoder):
             return self.encoder(inputs, lengths)  # type: ignore[no-any-return]
         mask = real_positions(lengths, inputs.shape[1])
         states = self.encoder.positions.add(self.encoder.lift(inputs))
-        rows = _Rows(states.view(-1, self.output_size))
-        attend = partial(_attend_within, rows, padding_bias(mask, states), self._layout)
+        rows = _Rows(states.view(-1, self.output_size), self._kind)
+        attend = partial(_attend_within, rows, padding_bias(mask, states), self.encoder.layout)
         for attention, block in self._layers:
             rows.add(attention, attend)
             rows.add(block)
@@ -147,19 +186,19 @@ def _attend_within(rows: _Rows, bias: Tensor, layout: HeadLayout, packed: Tensor
     return rows.rows
 
 
-class BFloat16Decoder(Decoder[TransformerState]):
+class LoopedDecoder(Decoder[TransformerState]):
     """A Transformer decoder whose steps run by loops in processes of one thread; all else is the decoder's own."""
 
-    def __init__(self, decoder: TransformerDecoder, layers: list[list[Sublayer]], norm: LayerNorm) -> None:
+    def __init__(self, decoder: TransformerDecoder, layers: Layers, norm: LayerNorm) -> None:
         super().__init__()
         self.decoder, self.output_size = decoder, decoder.output_size
-        self._layers, self._norm = layers, Norm(norm)
+        self._layers, self._norm, self._kind = layers, Norm(norm), layers[0][0].first.kind
 
     def project(self, memory: Memory) -> Memory:
-        """Memory with the keys and values of all layers, in bfloat16 (B, G, S, K)."""
+        """Memory with the keys and values of all layers (B, G, S, K), in the number format of the products."""
         memory = self.decoder.project(memory)
         bias, *keys = memory.keys
-        return Memory(memory.states, memory.mask, memory.summary, (bias, *(key.bfloat16() for key in keys)))
+        return Memory(memory.states, memory.mask, memory.summary, (bias, *(key.to(self._kind) for key in keys)))
 
     def start(self, memory: Memory) -> TransformerState:
         """No positions yet, one row per sentence."""
@@ -174,7 +213,7 @@ class BFloat16Decoder(Decoder[TransformerState]):
         if not searches(inputs):
             return self.decoder.step(inputs, state, _exact(memory))
         hidden = self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), state.position)
-        cache = state.cache.opened(state.position, torch.bfloat16)
+        cache = state.cache.opened(state.position, self._kind)
         rows = _StepRows(hidden[:, 0], cache, memory)
         for number, (past, cross, block) in enumerate(self._layers):
             rows.add(past, partial(rows.attend_past, layer=number))
@@ -192,7 +231,7 @@ class _StepRows(_Rows):
     """Those of a step, N = B W hypotheses grouped by sentence, with what they look at."""
 
     def __init__(self, hidden: Tensor, cache: KeyValueCache, memory: Memory) -> None:
-        super().__init__(hidden)
+        super().__init__(hidden, cache.buffer.dtype)
         self._cache, self._used = array(cache.buffer), cache.used
         self._keys, bias = memory.keys[1:], array(memory.keys[0])
         self._bias, self._width = bias.reshape(len(bias), -1), len(hidden) // len(bias)
