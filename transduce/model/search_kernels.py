@@ -15,10 +15,10 @@ _i8, _i32, _f32 = np.int8, np.int32, np.float32
 
 
 @kernel
-def add_norm(hidden: Array, outputs: Any, affine: Any, written: Array) -> None:
-    """hidden (N, D) += outputs (M', D), unless they are None; written (M', D) = its layer norm. affine: weight, bias (D,), and what is
-    added to each variance."""
-    weight, bias, epsilon = affine
+def add_norm(outputs: Any, affine: Any, written: Any) -> None:
+    """written: hidden (N, D), to which the outputs (M', D) are added unless they are None, and its layer norm (M', D). affine: weight, bias
+    (D,), and what is added to each variance."""
+    (weight, bias, epsilon), (hidden, normal) = affine, written
     count, width = hidden.shape
     for row in range(count):
         total = _f32(0)
@@ -34,23 +34,45 @@ def add_norm(hidden: Array, outputs: Any, affine: Any, written: Array) -> None:
             total += off * off
         scale = _f32(1) / np.sqrt(total / _f32(width) + epsilon)
         for place in range(width):
-            written[row, place] = rounded((hidden[row, place] - mean) * scale * weight[place] + bias[place], written)
+            normal[row, place] = rounded((hidden[row, place] - mean) * scale * weight[place] + bias[place], normal)
 
 
 @part
-def attend(read: Any, rows: Any, rooms: Any, mixed: Array) -> None:
+def attend(read: Any, rows: Any, written: Any) -> None:
     """mixed[q] = softmax(query keys^T / sqrt(K) + bias) values for one query of S keys. read: queries, keys, values (rows, K), bias (rows,
-    S). rows: of the query, the first key, the first value and the bias, S, and q. rooms: float32 (K,), (S or more,), (K,) to compute in.
+    S). rows: of the query, the first key, the first value and the bias, S, and q. written: room for float32 numbers (K,), (S or more,),
+    (K,), and mixed.
 
     Rows are named by their numbers, because numba counts who uses an array that is cut out of another. Four keys at a time: the query
     and the sums are read a quarter as often."""
     (queries, keys, values, bias), (query, key, value, hidden, length, place) = read, rows
-    exact, weights, sums = rooms
-    size, fours = len(exact), length // 4 * 4
+    (exact, weights, sums), mixed = written
+    size = len(exact)
     factor = _f32(1) / np.sqrt(_f32(size))
     for k in range(size):
         exact[k] = load(queries[query, k]) * factor
         sums[k] = _f32(0)
+    score(exact, (keys, key, length), weights)
+    for s in range(length):
+        weights[s] += bias[hidden, s]
+    for s in range(length, len(weights)):
+        weights[s] = _f32(-3e38)
+    lower(weights)
+    total = _f32(0)
+    for s in range(len(weights)):
+        weights[s] = exponential(weights[s])
+        total += weights[s]
+    add_weighted(weights, (values, value, length), sums)
+    total = _f32(1) / total
+    for k in range(size):
+        mixed[place, k] = rounded(sums[k] * total, mixed)
+
+
+@part
+def score(exact: Any, memory: Any, weights: Any) -> None:
+    """weights (S,) = the products of a query (K,) with S keys. memory: keys (rows, K), row of the first, S."""
+    keys, key, length = memory
+    size, fours = len(exact), length // 4 * 4
     for s in range(0, fours, 4):
         first, second, third, fourth = _f32(0), _f32(0), _f32(0), _f32(0)
         for k in range(size):
@@ -64,15 +86,13 @@ def attend(read: Any, rows: Any, rooms: Any, mixed: Array) -> None:
         for k in range(size):
             first += exact[k] * load(keys[key + s, k])
         weights[s] = first
-    for s in range(length):
-        weights[s] += bias[hidden, s]
-    for s in range(length, len(weights)):
-        weights[s] = _f32(-3e38)
-    lower(weights)
-    total = _f32(0)
-    for s in range(len(weights)):
-        weights[s] = exponential(weights[s])
-        total += weights[s]
+
+
+@part
+def add_weighted(weights: Any, memory: Any, sums: Any) -> None:
+    """sums (K,) += the values times their weights (S,). memory: values (rows, K), row of the first, S."""
+    values, value, length = memory
+    size, fours = len(sums), length // 4 * 4
     for s in range(0, fours, 4):
         first, second, third, fourth = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
         for k in range(size):
@@ -82,9 +102,6 @@ def attend(read: Any, rows: Any, rooms: Any, mixed: Array) -> None:
         first = weights[s]
         for k in range(size):
             sums[k] += first * load(values[value + s, k])
-    total = _f32(1) / total
-    for k in range(size):
-        mixed[place, k] = rounded(sums[k] * total, mixed)
 
 
 @part
@@ -111,7 +128,7 @@ def attend_past(packed: Array, cache: Any, mixed: Array) -> None:
                 past[key + used - 1, k] = read[0][new, k]
                 past[value + used - 1, k] = read[0][new + groups, k]
             for head in range(group * heads // groups, (group + 1) * heads // groups):
-                attend(read, (row * parts + head, key, value, 0, used, row * heads + head), rooms, outputs)
+                attend(read, (row * parts + head, key, value, 0, used, row * heads + head), (rooms, outputs))
 
 
 @kernel
@@ -123,12 +140,11 @@ def attend_memory(queries: Array, memory: Any, mixed: Array) -> None:
     heads, rooms = queries.shape[1] // size, rooms_for(length, size)
     read = queries.reshape(-1, size), keys.reshape(-1, size), values.reshape(-1, size), bias
     outputs = mixed.reshape(-1, size)
-    for sentence in range(batch):
-        for group in range(groups):
-            known = (sentence * groups + group) * length
-            for row in range(sentence * width, (sentence + 1) * width):
-                for head in range(group * heads // groups, (group + 1) * heads // groups):
-                    attend(read, (row * heads + head, known, known, sentence, length, row * heads + head), rooms, outputs)
+    for row in range(batch * width):
+        sentence = row // width
+        for head in range(heads):
+            known, here = (sentence * groups + head * groups // heads) * length, row * heads + head
+            attend(read, (here, known, known, sentence, length, here), (rooms, outputs))
 
 
 @kernel
@@ -138,16 +154,16 @@ def attend_within(packed: Array, memory: Any, mixed: Array) -> None:
     (batch, length), size, parts = bias.shape, mixed.shape[1] // heads, heads + 2 * groups
     rooms, keys, values = rooms_for(length, size), np.empty((length, size), _f32), np.empty((length, size), _f32)
     read, outputs = (packed.reshape(-1, size), keys, values, bias), mixed.reshape(-1, size)
-    for sentence in range(batch):
-        for group in range(groups):
-            for s in range(length):
-                new = (sentence * length + s) * parts + heads + group
-                for k in range(size):
-                    keys[s, k] = load(read[0][new, k])
-                    values[s, k] = load(read[0][new + groups, k])
-            for head in range(group * heads // groups, (group + 1) * heads // groups):
-                for row in range(sentence * length, (sentence + 1) * length):
-                    attend(read, (row * parts + head, 0, 0, sentence, length, row * heads + head), rooms, outputs)
+    for block in range(batch * groups):
+        sentence, group = block // groups, block % groups
+        for s in range(length):
+            new = (sentence * length + s) * parts + heads + group
+            for k in range(size):
+                keys[s, k] = load(read[0][new, k])
+                values[s, k] = load(read[0][new + groups, k])
+        for head in range(group * heads // groups, (group + 1) * heads // groups):
+            for row in range(sentence * length, (sentence + 1) * length):
+                attend(read, (row * parts + head, 0, 0, sentence, length, row * heads + head), (rooms, outputs))
 
 
 @kernel

@@ -154,7 +154,8 @@ class _Rows:
         return states
 
     def _norm(self, norm: Norm, written: Any) -> None:
-        search_loops().add_norm(self._hidden, None if self._added is None else array(self._added), norm.affine, written)
+        added = None if self._added is None else array(self._added)
+        search_loops().add_norm(added, norm.affine, (self._hidden, written))
 
 
 class LoopedEncoder(Encoder):
@@ -172,14 +173,14 @@ class LoopedEncoder(Encoder):
         mask = real_positions(lengths, inputs.shape[1])
         states = self.encoder.positions.add(self.encoder.lift(inputs))
         rows = _Rows(states.view(-1, self.output_size), self._kind)
-        attend = partial(_attend_within, rows, padding_bias(mask, states), self.encoder.layout)
+        attend = partial(_attend_within, rows=rows, bias=padding_bias(mask, states), layout=self.encoder.layout)
         for attention, block in self._layers:
             rows.add(attention, attend)
             rows.add(block)
         return memory_of(rows.last(self._norm).view(states.shape), mask)
 
 
-def _attend_within(rows: _Rows, bias: Tensor, layout: HeadLayout, packed: Tensor) -> Tensor:
+def _attend_within(packed: Tensor, *, rows: _Rows, bias: Tensor, layout: HeadLayout) -> Tensor:
     """packed (M', (H + 2 G) K) of sequences with bias (B, 1, 1, S) -> rows (M', H K)."""
     memory = array(bias).reshape(len(bias), -1), layout.heads, layout.key_value_heads
     search_loops().attend_within(array(packed), memory, array(rows.rows))
