@@ -130,7 +130,7 @@ class Predictor:
         weights = sum(parameter.numel() for model in models for parameter in model.parameters())
         kind, reason = choose_products(precision, device=next(models[0].parameters()).device, num_weights=weights)
         quicker = {"fp32": lambda model: model, "int8": int8_model, "bf16": bfloat16_model}[kind]
-        models = [with_loops(quicker(model)) for model in models]
+        models = [quicker(model) if kind == "fp32" else with_loops(quicker(model)) for model in models]
         if kind != "fp32":
             predictor.shortlist = first.shortlist if len(loaded) == 1 else None
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
@@ -140,7 +140,7 @@ class Predictor:
         if language_model is not None:
             language = load_model(resolve_model(Path(language_model)))
             expect_language_model(language_model, (language.source_codec, language.target_codec), writes=target_codec, beside=paths[0])
-            predictor.language_model = LanguageModel(with_loops(quicker(language.model)), language.config.model.max_target_length)
+            predictor.language_model = LanguageModel(quicker(language.model), language.config.model.max_target_length)
         return predictor
 
     def to(self, device: str) -> "Predictor":
