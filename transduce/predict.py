@@ -32,9 +32,7 @@ from transduce.decode.shortlist import Shortlist, ShortlistScorer
 from transduce.engines import Engine, EngineChoice, EngineName
 from transduce.errors import ConfigError, DataError
 from transduce.forked import can_fork, forked
-from transduce.model.bfloat16 import bfloat16_model
-from transduce.model.int8 import int8_model
-from transduce.model.search_transformer import with_loops
+from transduce.model.search_transformer import model_with_products
 from transduce.model.seq2seq import Seq2Seq
 from transduce.predictions import Alternative, ForcedScore, Prediction
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
@@ -129,8 +127,7 @@ class Predictor:
         models = [one.model for one in loaded]
         weights = sum(parameter.numel() for model in models for parameter in model.parameters())
         kind, reason = choose_products(precision, device=next(models[0].parameters()).device, num_weights=weights)
-        quicker = {"fp32": lambda model: model, "int8": int8_model, "bf16": bfloat16_model}[kind]
-        models = [quicker(model) if kind == "fp32" else with_loops(quicker(model)) for model in models]
+        models = [model_with_products(model, kind) for model in models]
         if kind != "fp32":
             predictor.shortlist = first.shortlist if len(loaded) == 1 else None
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
@@ -140,7 +137,7 @@ class Predictor:
         if language_model is not None:
             language = load_model(resolve_model(Path(language_model)))
             expect_language_model(language_model, (language.source_codec, language.target_codec), writes=target_codec, beside=paths[0])
-            predictor.language_model = LanguageModel(quicker(language.model), language.config.model.max_target_length)
+            predictor.language_model = LanguageModel(model_with_products(language.model, kind), language.config.model.max_target_length)
         return predictor
 
     def to(self, device: str) -> "Predictor":

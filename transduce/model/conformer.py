@@ -11,14 +11,13 @@ beyond its end.
 
 from typing import ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from transduce.model.attention import SelfAttention, initialise_blocks, padding_bias
 from transduce.model.depthwise import DepthwiseConvolution
-from transduce.model.interface import Encoder, Memory
+from transduce.model.interface import Encoder, Memory, memory_with_mean, real_positions
 from transduce.model.layers import Activation, Dropout, NormKind, make_norm
 from transduce.model.positions import PositionKind, Rotation
 from transduce.model.products import Linear
@@ -74,7 +73,7 @@ class ConformerEncoder(Encoder):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
         """(B, S, E), (B,) -> Memory with states (B, S, D) and summary (B, D)."""
-        mask = torch.arange(inputs.shape[1], device=inputs.device)[None, :] < lengths[:, None]  # (B, S)
+        mask = real_positions(lengths, inputs.shape[1])  # (B, S)
         padding = None if bool(mask.all()) else ~mask[:, :, None]  # (B, S, 1)
         states = self.positions.add(self.lift(inputs))
         bias = padding_bias(mask, states)
@@ -84,8 +83,7 @@ class ConformerEncoder(Encoder):
         for layer in self.layers:
             if not skipped(self, self.layer_drop):
                 states = layer(states, bias=bias, rotation=rotation, padding=padding)
-        shares = mask.to(states.dtype) / lengths[:, None].clamp(min=1).to(states.dtype)  # (B, S)
-        return Memory(states, mask, torch.einsum("bs,bsd->bd", shares, states))
+        return memory_with_mean(states, mask)
 
 
 class ConformerLayer(nn.Module):

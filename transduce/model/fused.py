@@ -71,6 +71,7 @@ def loops() -> ModuleType:
     return found
 
 
+@cache
 def search_loops() -> ModuleType:
     """The compiled loops of a step of search, where there are `kernels`."""
     from transduce.model import search_kernels

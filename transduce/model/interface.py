@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,6 +29,17 @@ class Memory:
         """The sentences named by `rows` (any order, repeats allowed)."""
         parts = (part.index_select(0, rows) for part in (self.states, self.mask, self.summary, *self.keys))
         return Memory(next(parts), next(parts), next(parts), tuple(parts))
+
+
+def real_positions(lengths: Tensor, length: int) -> Tensor:
+    """(B,) -> (B, length) True = real."""
+    return torch.arange(length, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def memory_with_mean(states: Tensor, mask: Tensor) -> Memory:
+    """Memory of states (B, S, D), mask (B, S) True = real. The summary is the mean of the real ones, for decoders that want one vector."""
+    shares = mask.to(states.dtype) / mask.sum(1, keepdim=True).clamp(min=1).to(states.dtype)  # (B, S)
+    return Memory(states, mask, torch.einsum("bs,bsd->bd", shares, states))
 
 
 class State(Protocol):

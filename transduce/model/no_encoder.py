@@ -5,10 +5,9 @@ In: vectors (B, S, E) and lengths. Out: `Memory` with the same vectors, and thei
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from transduce.model.interface import Encoder, Memory
+from transduce.model.interface import Encoder, Memory, memory_with_mean, real_positions
 from transduce.settings import Settings
 
 
@@ -28,6 +27,4 @@ class NoEncoder(Encoder):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
         """inputs: (B, S, E), lengths: (B,) -> states (B, S, E), summary (B, E): the mean of the real ones."""
-        mask = torch.arange(inputs.shape[1], device=inputs.device)[None, :] < lengths[:, None]  # (B, S)
-        shares = mask.to(inputs.dtype) / lengths[:, None].clamp(min=1).to(inputs.dtype)  # (B, S)
-        return Memory(inputs, mask, torch.einsum("bs,bse->be", shares, inputs))
+        return memory_with_mean(inputs, real_positions(lengths, inputs.shape[1]))

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transduce.model.interface import Encoder, Memory
+from transduce.model.interface import Encoder, Memory, real_positions
 from transduce.model.layers import Dropout
 from transduce.model.recurrent_cells import CELLS, Cell, drop, recurrent_mask, sweep
 from transduce.settings import Settings
@@ -103,7 +103,7 @@ class RecurrentEncoder(Encoder):
 
 def _padding(lengths: Tensor, width: int) -> tuple[Tensor, Tensor | None]:
     """-> mask (B, S), True = real, and its opposite (S, B, 1), time first; None where nothing is padded."""
-    mask = torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]
+    mask = real_positions(lengths, width)
     return mask, None if bool(mask.all()) else ~mask.t()[:, :, None]
 
 

@@ -1,8 +1,7 @@
 """Loops of a step of search, compiled by numba: a decoder's work between two products, each in one pass over memory.
 
-In and out: as in kernels.py. Rows of products are bfloat16 numbers, M' of them, of which the first N are hypotheses; the rest is never
-read. The decision to question: keys and values stay bfloat16 in memory, as their product gave them, so nothing is lost, while scores and
-sums are float32.
+In and out: as in kernels.py. Products have M' rows, of which the first N are hypotheses or positions; the rest is never read. The decision
+to question: keys and values stay in the number format in which their product gave them, while scores and sums are float32.
 """
 
 from typing import Any

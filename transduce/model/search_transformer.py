@@ -1,6 +1,7 @@
 """A Transformer in search: between its products stand the loops of search_kernels.py.
 
-In: a trained model, its products exact or rounded. Out: a copy that answers the same up to rounding. Of a step of search with hundreds of
+In: a trained model, its products exact or rounded. Out: a copy that answers the same up to rounding, so `predict` uses it beside products
+that are rounded anyway. Of a step of search with hundreds of
 rows, torch's operations between bfloat16 products took three quarters of the time: each is a pass over memory, and a call.
 
 The decision to question: all is written in the number format that products give. So bfloat16 keys and values are half the memory to copy
@@ -11,25 +12,36 @@ several threads, a GPU) goes the general way.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from transduce.model.attention import CrossAttention, HeadLayout, KeyValueCache, SelfAttention, padding_bias
-from transduce.model.bfloat16 import BFloat16FeedForward, BFloat16Linear, BFloat16Product
+from transduce.model.bfloat16 import BFloat16FeedForward, BFloat16Linear, BFloat16Product, bfloat16_model
 from transduce.model.fused import array, kernels, search_loops, searches
-from transduce.model.int8 import Int8Linear
-from transduce.model.interface import Decoder, Encoder, Memory
+from transduce.model.int8 import Int8Linear, int8_model
+from transduce.model.interface import Decoder, Encoder, Memory, memory_with_mean, real_positions
 from transduce.model.layers import FeedForward, LayerNorm
 from transduce.model.products import FUSED, Linear, padded_count
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.stack import DecoderStack, Residual
-from transduce.model.transformer import Positions, TransformerDecoder, TransformerEncoder, TransformerState, memory_of, real_positions
+from transduce.model.transformer import Positions, TransformerDecoder, TransformerEncoder, TransformerState
 
 LONGEST = 64
 """Positions of a sequence up to which a loop attends; batched products are faster beyond."""
+
+
+def model_with_products(model: Seq2Seq, kind: Literal["fp32", "int8", "bf16"]) -> Seq2Seq:
+    """The model that answers a search whose products have that precision; exact ones stay what they are, to the last bit."""
+    match kind:
+        case "fp32":
+            return model
+        case "int8":
+            return with_loops(int8_model(model))
+        case "bf16":
+            return with_loops(bfloat16_model(model))
 
 
 def with_loops(model: Seq2Seq) -> Seq2Seq:
@@ -158,6 +170,19 @@ class _Rows:
         search_loops().add_norm(added, norm.affine, (self._hidden, written))
 
 
+class _SequenceRows(_Rows):
+    """Those of sequences with bias (B, 1, 1, S) that attend to themselves, N = B S."""
+
+    def __init__(self, hidden: Tensor, kind: torch.dtype, *, bias: Tensor, layout: HeadLayout) -> None:
+        super().__init__(hidden, kind)
+        self._memory = array(bias).reshape(len(bias), -1), layout.heads, layout.key_value_heads
+
+    def attend_within(self, packed: Tensor) -> Tensor:
+        """packed (M', (H + 2 G) K) -> rows (M', H K)."""
+        search_loops().attend_within(array(packed), self._memory, self._rows)
+        return self.rows
+
+
 class LoopedEncoder(Encoder):
     """A Transformer encoder that runs by loops in processes of one thread."""
 
@@ -172,19 +197,12 @@ class LoopedEncoder(Encoder):
             return self.encoder(inputs, lengths)  # type: ignore[no-any-return]
         mask = real_positions(lengths, inputs.shape[1])
         states = self.encoder.positions.add(self.encoder.lift(inputs))
-        rows = _Rows(states.view(-1, self.output_size), self._kind)
-        attend = partial(_attend_within, rows=rows, bias=padding_bias(mask, states), layout=self.encoder.layout)
+        hidden, bias = states.view(-1, self.output_size), padding_bias(mask, states)
+        rows = _SequenceRows(hidden, self._kind, bias=bias, layout=self.encoder.layout)
         for attention, block in self._layers:
-            rows.add(attention, attend)
+            rows.add(attention, rows.attend_within)
             rows.add(block)
-        return memory_of(rows.last(self._norm).view(states.shape), mask)
-
-
-def _attend_within(packed: Tensor, *, rows: _Rows, bias: Tensor, layout: HeadLayout) -> Tensor:
-    """packed (M', (H + 2 G) K) of sequences with bias (B, 1, 1, S) -> rows (M', H K)."""
-    memory = array(bias).reshape(len(bias), -1), layout.heads, layout.key_value_heads
-    search_loops().attend_within(array(packed), memory, array(rows.rows))
-    return rows.rows
+        return memory_with_mean(rows.last(self._norm).view(states.shape), mask)
 
 
 class LoopedDecoder(Decoder[TransformerState]):

@@ -19,6 +19,7 @@ from transduce.draws import uniform
 from transduce.errors import ConfigError
 from transduce.model.features import Features
 from transduce.model.frontends import Sound
+from transduce.model.interface import real_positions
 from transduce.model.layers import Dropout
 from transduce.model.products import Linear
 from transduce.settings import Settings
@@ -96,7 +97,7 @@ class SoundFrontend(nn.Module):
 
     def normalized(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(B, F, C) -> (B, F, C) fp32, zeros behind each end."""
-        mask = real(features.shape[1], lengths)[..., None]
+        mask = real_positions(lengths, features.shape[1])[..., None]
         match self.config.normalize:
             case "global":
                 features = (features - self.mean) * self.scale
@@ -134,7 +135,7 @@ class Convolutions(nn.Module):
             lengths = (lengths + 1) // 2
             weight = layer.weight.contiguous(memory_format=torch.channels_last)  # here, so that the stored weight keeps torch's order
             maps = functional.relu(functional.conv2d(maps, weight, layer.bias, stride=2, padding=1))  # (B, channels, F / 2, C / 2)
-            maps = maps * real(maps.shape[2], lengths)[:, None, :, None].to(maps.dtype)
+            maps = maps * real_positions(lengths, maps.shape[2])[:, None, :, None].to(maps.dtype)
         return self.outer(maps.permute(0, 2, 3, 1).flatten(2)), lengths
 
 
@@ -185,11 +186,6 @@ def _stretch(keys: Tensor, stream: int, *, size: Tensor, longest: Tensor, places
     first = (uniform(keys, stream + 1) * (size - width + 1)).long()
     index = torch.arange(places, device=keys.device)
     return (index >= first[:, None]) & (index < (first + width)[:, None])
-
-
-def real(places: int, lengths: Tensor) -> Tensor:
-    """(B, places) True = within the row."""
-    return torch.arange(places, device=lengths.device) < lengths[:, None]
 
 
 def halved(size: int) -> int:

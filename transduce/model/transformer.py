@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from transduce.model.attention import KeyValueCache, SelfAttention, bias_dtype, causal_bias, padding_bias
-from transduce.model.interface import Decoder, Encoder, Memory
+from transduce.model.interface import Decoder, Encoder, Memory, memory_with_mean, real_positions
 from transduce.model.layers import make_norm
 from transduce.model.positions import (
     LearnedPositions,
@@ -137,18 +136,7 @@ class TransformerEncoder(Encoder):
         for layer in self.layers:
             if not skipped(self, self.layer_drop):
                 states = layer(states, bias=bias, rotation=rotation)
-        return memory_of(self.norm(states), mask)
-
-
-def real_positions(lengths: Tensor, length: int) -> Tensor:
-    """(B,) -> (B, length) True = real."""
-    return torch.arange(length, device=lengths.device)[None, :] < lengths[:, None]
-
-
-def memory_of(states: Tensor, mask: Tensor) -> Memory:
-    """States (B, S, D), mask (B, S) True = real. The summary is the mean of the real states, for decoders that want one vector."""
-    shares = mask.to(states.dtype) / mask.sum(1, keepdim=True).clamp(min=1).to(states.dtype)  # (B, S)
-    return Memory(states, mask, torch.einsum("bs,bsd->bd", shares, states))
+        return memory_with_mean(self.norm(states), mask)
 
 
 @dataclass(frozen=True)
