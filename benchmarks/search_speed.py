@@ -6,7 +6,7 @@ the batch size (and split of threads) that is best for each engine; the latency 
 weights are the same.
 
 The decision to question: CTranslate2 searches with the same weights and ends where it wants; Hugging Face has a model of the same shape
-with random weights and every sentence is held to 15 tokens, on our side too, so that both do the same number of steps.
+with random weights, and each of its outputs is held to the length that ours found, so that both have the same to write.
 """
 
 import importlib.util
@@ -30,15 +30,16 @@ from transduce.processor import cpu_flags
 from transduce.train.checkpoint import LoadedModel, load_model
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
-OURS, STUDENT = "transduce", "transduce student"
+OURS, EXACT, STUDENT = "transduce", "transduce fp32", "transduce student"
 OURS_BATCHES = ("1024", "2048", "4096", "8192", "16384")
 HUGGINGFACE_BATCHES = ("32", "64", "128")
 CTRANSLATE2_BATCHES = ("32 examples", "64 examples", "2048 tokens")
 BEAMS = ("1", "5")
 FORCED_LENGTH = 15
+"""Tokens of every output where no side has weights that could tell (gpu.py)."""
 SOURCES = "sources.ids"
 SAME = "the same weights, every sentence to its own end"
-FORCED = f"the same shape, float32, {FORCED_LENGTH} tokens for every sentence"
+SHAPED = "the same shape, float32, outputs as long as ours are"
 SINGLE = "one sentence at a time, one thread, milliseconds"
 
 Plan = dict[str, list[str]]
@@ -59,6 +60,11 @@ class Engine:
         return Side(self.name, (*self.command, "--plan", json.dumps(plan), *more), environment=dict(self.environment))
 
 
+def output_of(folder: Path, name: str) -> Path:
+    """Where an engine writes its outputs, without the end of the name."""
+    return folder / name.replace(" ", "-")
+
+
 def plan_of(settings: Sequence[str]) -> Plan:
     """The same settings for greedy search and beam 5."""
     return {beam: list(settings) for beam in BEAMS}
@@ -67,7 +73,7 @@ def plan_of(settings: Sequence[str]) -> Plan:
 def our_engine(pairs: Pairs, model: Path, *, engine: str, precision: str, output: Path, what: str = OURS) -> Engine:
     """`Predictor` with one of its engines and a precision; auto and auto is what `transduce predict` does by default."""
     name = " ".join([what, *(word for word in (engine, precision) if word != "auto")])
-    asked = ("--engine", engine, "--precision", precision, "--output", str(output / name.replace(" ", "-")))
+    asked = ("--engine", engine, "--precision", precision, "--output", str(output_of(output, name)))
     command = (sys.executable, str(RUNNERS / "ours_search.py"), "--pairs", str(pairs.folder), "--model", str(model), *asked)
     return Engine(name, command, plan_of(OURS_BATCHES), plan_of(["4096"]))
 
@@ -81,14 +87,15 @@ def ctranslate2_engines(pairs: Pairs, exported: Path, *, python: Path, threads: 
     found = []
     for kind in ("float32", "int8"):
         name = f"ctranslate2 {kind}"
-        command = (*words, "--compute-type", kind, "--output", str(output / name.replace(" ", "-")))
+        command = (*words, "--compute-type", kind, "--output", str(output_of(output, name)))
         found.append(Engine(name, command, plan_of(settings), plan_of(["1x1:1 examples"])))
     return found
 
 
-def huggingface_engine(pairs: Pairs, shape: Shape, *, python: Path) -> Engine:
-    """`generate`, with the allocator tuned, which it gains from."""
-    words = (str(python), "-W", "ignore", str(RUNNERS / "huggingface_search.py"), "--pairs", str(pairs.folder), "--shape", shape.word())
+def huggingface_engine(pairs: Pairs, shape: Shape, *, python: Path, lengths: Path) -> Engine:
+    """`generate`, with the allocator tuned, which it gains from. lengths: what ours wrote, without the end of its name."""
+    asked = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--lengths", str(lengths))
+    words = (str(python), "-W", "ignore", str(RUNNERS / "huggingface_search.py"), *asked)
     return Engine("huggingface", words, plan_of(HUGGINGFACE_BATCHES), plan_of(["1"]), tuple(TUNED_ALLOCATOR.items()))
 
 
@@ -170,7 +177,7 @@ def bleu_of(pairs: Pairs, loaded: LoadedModel, output: Path, *, names: Sequence[
     codec, references, found = as_text_codec(loaded.target_codec, "target"), read_lines(pairs.text("test", "de"), limit), {}
     for name in names:
         for beam in BEAMS:
-            texts, ids = (output / f"{name.replace(' ', '-')}.{beam}.{kind}" for kind in ("txt", "ids"))
+            texts, ids = (output_of(output, name).with_suffix(f".{beam}.{kind}") for kind in ("txt", "ids"))
             if texts.exists():
                 lines = read_lines(texts)
             elif ids.exists():
@@ -183,11 +190,11 @@ def bleu_of(pairs: Pairs, loaded: LoadedModel, output: Path, *, names: Sequence[
 
 @dataclass(frozen=True)
 class Contest:
-    """All engines, ready to be measured. same: with the same weights, ours by default first. own: our own engine in fp32. shaped: of the
-    same shape only."""
+    """All engines, ready to be measured. same: with the same weights, ours by default first. exact: ours in fp32, first as `predict` has
+    it. shaped: of the same shape only."""
 
     same: list[Engine]
-    own: Engine
+    exact: list[Engine]
     shaped: list[Engine]
 
 
@@ -197,12 +204,15 @@ def contest(pairs: Pairs, shape: Shape, model: Path, *, pythons: dict[str, Path]
     torch = "torch" if exports else "auto"  # without exports there is no other engine to choose
     asked = (("auto", "auto"), (torch, "fp32"), (torch, "int8"), *(((torch, "bf16"),) if "amx_bf16" in cpu_flags() else ()))
     ours = [our_engine(pairs, model, engine=engine, precision=precision, output=output) for engine, precision in asked]
+    exact = [our_engine(pairs, model, engine="auto", precision="fp32", output=output), ours[1]]
     theirs: list[Engine] = []
     exported = exported_model(model) if exports and "ctranslate2" in pythons else None
     if exported is not None:
         theirs = ctranslate2_engines(pairs, exported.absolute(), python=pythons["ctranslate2"], threads=threads, output=output)
-    shaped = [huggingface_engine(pairs, shape, python=pythons["huggingface"])] if "huggingface" in pythons else []
-    return Contest([*ours, *theirs], ours[1], shaped)
+    shaped = []
+    if "huggingface" in pythons:
+        shaped = [huggingface_engine(pairs, shape, python=pythons["huggingface"], lengths=output_of(output, EXACT))]
+    return Contest([*ours, *theirs], exact, shaped)
 
 
 def quickened(engines: Sequence[Engine]) -> list[Engine]:
@@ -210,28 +220,25 @@ def quickened(engines: Sequence[Engine]) -> list[Engine]:
     return [replace(engine, plan={beam: settings[:1] for beam, settings in engine.plan.items()}) for engine in engines]
 
 
-def compare(
-    found: Contest, few: Sequence[str], *, rounds: int, threads: int, single: int, forced: bool, logs: Path
-) -> dict[str, Comparison]:
-    """The comparisons, by name. The one with outputs of their own length comes last, so that these are what is left to be scored."""
+def compare(found: Contest, few: Sequence[str], *, rounds: int, threads: int, single: int, logs: Path) -> dict[str, Comparison]:
+    """The comparisons, by name. What the first one writes gives the length of outputs of the same shape."""
     done = {}
-    if forced:
-        more = (*few, "--force", str(FORCED_LENGTH))
-        done[FORCED] = run_group([found.own, *found.shaped], more, rounds=rounds, threads=threads, logs=logs / "forced")
+    if found.exact:
+        done[SHAPED] = run_group([*found.exact, *found.shaped], few, rounds=rounds, threads=threads, logs=logs / "shaped")
     alone = [engine.side(engine.single, *few, "--single", str(single)) for engine in (*found.same, *found.shaped)]
     done[SINGLE] = alternate(alone, rounds=rounds, threads=1, logs=logs / "single")
     done[SAME] = run_group(found.same, few, rounds=rounds, threads=threads, logs=logs / "same")
     return done
 
 
-def say_tables(comparisons: dict[str, Comparison], own: str, bleu: dict[tuple[str, str], float]) -> Record:
+def say_tables(comparisons: dict[str, Comparison], bleu: dict[tuple[str, str], float]) -> Record:
     """Print the tables -> their rows, by name."""
     header = ["engine", "beam", "best setting", "sentences/s", "tokens/s", "ours is times", "peak MiB", "BLEU"]
     rows = {SAME: throughput_rows(comparisons[SAME], ours=OURS, bleu=bleu)}
-    if FORCED in comparisons:
-        rows[FORCED] = throughput_rows(comparisons[FORCED], ours=own, bleu={})
+    if SHAPED in comparisons:
+        rows[SHAPED] = throughput_rows(comparisons[SHAPED], ours=EXACT, bleu={})
     rows[SINGLE] = latency_rows(comparisons[SINGLE])
-    headers = {SAME: header, FORCED: header, SINGLE: ["engine", "greedy median", "greedy p95", "beam 5 median", "beam 5 p95"]}
+    headers = {SAME: header, SHAPED: header, SINGLE: ["engine", "greedy median", "greedy p95", "beam 5 median", "beam 5 p95"]}
     for name, table in rows.items():
         print(f"\n{name}")
         say_table(headers[name], table)
@@ -257,21 +264,20 @@ def main() -> int:
     model = words.model or trained_model(pairs, shape, folder, minutes=words.train_minutes, steps=4 if quick else None)
     pythons = installed(("ctranslate2", "huggingface"), words.peers)
     versions = version_words(pythons)
-    if words.no_huggingface:
-        pythons.pop("huggingface", None)
     facts = say_machine(words.threads, **versions)
     loaded = load_model(model)
     write_sources(pairs, loaded, output)
     found = contest(pairs, shape, model, pythons=pythons, threads=words.threads, output=output)
+    if words.no_huggingface:
+        found = replace(found, exact=[], shaped=[])
     if words.student:
         found.same.append(our_engine(pairs, words.student, engine="auto", precision="auto", output=output, what=STUDENT))
     if quick:
-        found = Contest(quickened(found.same), quickened([found.own])[0], quickened(found.shaped))
+        found = Contest(quickened(found.same), quickened(found.exact), quickened(found.shaped))
     few = () if limit is None else ("--limit", str(limit))
-    forced, logs = not words.no_huggingface, folder / "logs" / "search"
-    comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, forced=forced, logs=logs)
+    comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, logs=folder / "logs" / "search")
     bleu = bleu_of(pairs, loaded, output, names=list(comparisons[SAME].turns), limit=limit)
-    tables = say_tables(comparisons, found.own.name, bleu)
+    tables = say_tables(comparisons, bleu)
     told = {
         name: {"rows": rows, "disturbance": comparisons[name].disturbance(), "failed": comparisons[name].failed}
         for name, rows in tables.items()

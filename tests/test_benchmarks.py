@@ -269,12 +269,14 @@ def test_search_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"amx_bf16"}))
     assert run_main(module, [*words, "--json", str(tmp_path / "q.json")], monkeypatch) == 0
     report = json.loads((tmp_path / "q.json").read_text())
-    same, forced, single = (table["rows"] for table in list(report.values())[2:])
+    same, exact, single = (table["rows"] for table in list(report.values())[2:])
     sources = (tmp_path / "outputs" / "sources.ids").read_text().splitlines()
     assert sources == (tmp_path / "pairs-400" / "test.ids.en").read_text().splitlines()
     assert [row[1] for row in same] == ["1"] * 4 + ["5"] * 4 and same[0][0] == "transduce"
     assert {row[0].split()[-1] for row in same} == {"transduce", "fp32", "int8", "bf16"}
-    assert all(row[-1] >= 0 for row in same) and len(forced) == 2 and len(single) == 4
+    assert all(row[-1] >= 0 for row in same) and len(exact) == 4 and len(single) == 4
+    lengths = (tmp_path / "outputs" / "transduce-fp32.5.lengths").read_text().split()
+    assert len(lengths) == len(sources) and all(int(length) >= 1 for length in lengths)
 
 
 def test_the_best_setting_is_chosen_for_each_beam(load: Load) -> None:

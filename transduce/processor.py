@@ -11,13 +11,23 @@ INT8 = ("amx_int8", "avx512_vnni", "avx_vnni")
 
 
 @cache
-def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The instruction sets that Linux lists; empty elsewhere."""
+def cpu_line(name: str, path: Path = Path("/proc/cpuinfo")) -> str:
+    """What Linux says under this name of the first processor; empty elsewhere."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return frozenset()
-    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The instruction sets that Linux lists; empty elsewhere."""
+    return frozenset(cpu_line("flags", path).split())
+
+
+def cpu_vendor() -> str:
+    """Who made the processor (GenuineIntel, AuthenticAMD); empty where Linux does not say."""
+    return cpu_line("vendor_id")
 
 
 def int8_instructions() -> str | None:

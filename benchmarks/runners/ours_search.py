@@ -1,7 +1,8 @@
 """transduce's side of a search comparison: `Predictor`, raw sentences in, texts out.
 
 In: a model, prepared pairs, a plan whose settings are `search.batch_tokens`. Out: JSON lines; with --output the texts of the last pass of
-each beam width. The decision to question: tokenizing and joining texts is timed too, as a user's call does it; other engines get ids.
+each beam width and their lengths in tokens, ends included. The decision to question: tokenizing and joining texts is timed too, as a user's
+call does it; other engines get ids.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto", help="of products: auto, as `transduce predict` has it, fp32 or int8")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--output", help="write texts to OUTPUT.BEAM.txt")
+    parser.add_argument("--output", help="write texts to OUTPUT.BEAM.txt and lengths to OUTPUT.BEAM.lengths")
     words = parser.parse_args()
     predictor = load(words)
     lines = (words.pairs / "test.en").read_text(encoding="utf-8").removesuffix("\n").split("\n")[: words.limit]
@@ -50,6 +51,8 @@ def main() -> None:
     run_plan(words, make, count=len(lines))
     for beam, predictions in found.items() if words.output else ():
         Path(f"{words.output}.{beam}.txt").write_text("".join(f"{one.text}\n" for one in predictions), encoding="utf-8")
+        lengths = (len(one.tokens) + (not one.truncated) for one in predictions)
+        Path(f"{words.output}.{beam}.lengths").write_text("".join(f"{length}\n" for length in lengths), encoding="ascii")
     print(json.dumps({"engine": words.engine, "precision": predictor.precision, "threads": torch.get_num_threads()}))
 
 

@@ -191,7 +191,7 @@ def rectified_gradient(gradient: Tensor, outputs: Tensor, scale: float) -> Tenso
 def column_sums(inputs: Tensor) -> Tensor:
     """(M, D) -> (D,) in float32."""
     if not computes(inputs):
-        return inputs.sum(0).float()
+        return inputs.sum(0, dtype=torch.float32)
     sums = torch.zeros(inputs.shape[1])
     loops().column_sums(array(inputs), array(sums))
     return sums

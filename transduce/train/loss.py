@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from transduce.data.batch import Padded
-from transduce.model.fused import computes, cross_entropy
+from transduce.model.fused import column_sums, computes, cross_entropy
 from transduce.model.heads import TokenHead
-from transduce.model.products import STEP, padded_rows
+from transduce.model.products import STEP, back_product, padded_rows, prefers_onednn, product
 from transduce.settings import Settings
 
 CHUNK_ELEMENTS = 1 << 23  # logits of one product; 1,024 rows of 8,000 words measured best
@@ -138,28 +138,28 @@ def _chunked(
     The smoothing term is the same for every word, so it is one product with the summed weight instead of another pass over the logits:
     sum_v x_v = h . sum_v w_v + sum_v b_v.
     """
-    num_rows, num_words = len(hidden), len(weight)
+    num_rows, num_words, by_onednn = len(hidden), len(weight), prefers_onednn(hidden)
     padded = padded_rows(hidden, hidden.dtype)
     size = max(STEP, CHUNK_ELEMENTS // num_words // STEP * STEP)
-    logits = torch.empty(min(size, len(padded)), num_words, dtype=hidden.dtype, device=hidden.device)
     log_total, picked, correct = (torch.zeros(num_rows, device=hidden.device) for _ in range(3))
     totals = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (weight, bias))
     gradients = _Gradients(torch.empty_like(padded), *totals)
     partial = None if hidden.dtype == torch.float32 else torch.empty_like(weight)
     for first in range(0, num_rows, size):
         rows, here = padded[first : first + size], slice(first, min(first + size, num_rows))
-        scores = torch.addmm(bias, rows, weight.t(), out=logits[: len(rows)])
+        scores = product(rows, weight, bias, by_onednn=by_onednn)
         found = _Found(log_total[here], picked[here], correct[here], gradients.bias if keep_gradient else None)
         _differentiate(scores, labels[here], found, amount=1 - smoothing)
         if keep_gradient:
-            torch.mm(scores, weight, out=gradients.hidden[first : first + size])
+            gradients.hidden[first : first + size] = back_product(scores, weight, by_onednn=by_onednn)
             _add_product(gradients.weight, scores, rows, partial)
+        del scores  # so that the next ones take its place
     sums, spread = _reduce(hidden, weight, bias, log_total=log_total, picked=picked, smoothing=smoothing)
     gradients = gradients._replace(hidden=gradients.hidden[:num_rows])
     if keep_gradient and smoothing:
         share = smoothing / num_words
         gradients.hidden.sub_(spread * share)
-        gradients.weight.sub_(hidden.sum(0, dtype=torch.float32) * share)
+        gradients.weight.sub_(column_sums(hidden) * share)
         gradients.bias.sub_(num_rows * share)
     return (*sums, correct.sum()), gradients if keep_gradient else None
 
@@ -224,9 +224,9 @@ def _reduce(
     hidden: Tensor, weight: Tensor, bias: Tensor, *, log_total: Tensor, picked: Tensor, smoothing: float
 ) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """The summed loss and nll, and the summed weight rows (E,)."""
-    spread = weight.sum(0, dtype=torch.float32)
+    spread = column_sums(weight)
     nll = (log_total - picked).sum()
     if not smoothing:
         return (nll.clone(), nll), spread
-    mean_logit = (hidden.sum(0, dtype=torch.float32) @ spread + len(hidden) * bias.sum(dtype=torch.float32)) / len(weight)
+    mean_logit = (column_sums(hidden) @ spread + len(hidden) * bias.sum(dtype=torch.float32)) / len(weight)
     return ((1 - smoothing) * nll + smoothing * (log_total.sum() - mean_logit), nll), spread
