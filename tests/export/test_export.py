@@ -163,6 +163,15 @@ def test_what_was_not_checked_is_left_to_torch(model: Path, change: dict[str, ob
         Predictor.load(model, engine="ctranslate2")
 
 
+def test_torch_keeps_its_threads_for_what_is_left_to_it(original: tuple[Path, Exported]) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert Predictor.load(original[0]).choice.engine is not None and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_each_kind_of_search_needs_its_own_check(model: Path) -> None:
     folder = choice.export_folder(model)
     rewritten(folder, agreements=failed(read_record(folder), "beam"))

@@ -43,14 +43,19 @@ def test_packed_weights_give_the_same_sums(rows: int) -> None:
     if int8_instructions() is None:
         pytest.skip("this processor has no instructions for sums of 8-bit products")
     weight, inputs, bias = torch.randn(90, 64) * 3, torch.randn(rows, 3, 64), torch.randn(90)
-    packed, plain = Int8Product(weight), Int8Product(weight, packed=False)
-    assert packed.packed and not plain.packed
+    packed, plain = Int8Product(weight, packed=True), Int8Product(weight, packed=False)
     whole = torch.randint(-127, 128, (rows, 64), dtype=torch.int8)
     sums = whole.double() @ (weight / plain.scales[:, None]).round().double().t() * plain.scales.double()
     for product in (packed, plain):
         torch.testing.assert_close(product.multiply(whole).double(), sums, rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(packed(inputs, bias), plain(inputs, bias), rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(packed(inputs, None), plain(inputs, None), rtol=1e-6, atol=1e-5)
+
+
+def test_weights_are_packed_for_tiles_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, wanted in (({"avx512_vnni", "amx_int8"}, True), ({"avx512_vnni"}, False), (set(), False)):
+        monkeypatch.setattr("transduce.model.int8.cpu_flags", lambda flags=flags: frozenset(flags))
+        assert Int8Product(torch.randn(80, 64)).packed is wanted
 
 
 @pytest.mark.parametrize("packed", [None, False])

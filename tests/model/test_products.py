@@ -5,16 +5,14 @@ import torch
 from torch import nn
 
 from transduce.model import products
-from transduce.model.products import FLOAT_ROWS, SMALL_STEP, STEP, Linear, padded_count, padded_rows
+from transduce.model.products import SMALL_STEP, STEP, Linear, padded_count, padded_rows
 
 
-def outcome(
-    layer: nn.Linear, inputs: torch.Tensor, weights: torch.Tensor, *, kind: torch.dtype | None = torch.bfloat16
-) -> list[torch.Tensor]:
-    """Outputs, and the gradients of their weighted sum, with autocast to `kind`."""
+def outcome(layer: nn.Linear, inputs: torch.Tensor, weights: torch.Tensor) -> list[torch.Tensor]:
+    """Outputs, and the gradients of their weighted sum."""
     layer.zero_grad()
     inputs = inputs.clone().requires_grad_()
-    with torch.autocast("cpu", kind, enabled=kind is not None):
+    with torch.autocast("cpu", torch.bfloat16):
         outputs = layer(inputs)
     (outputs.float() * weights).sum().backward()
     return [outputs.detach(), *(tensor.grad for tensor in (inputs, *layer.parameters()) if tensor.grad is not None)]
@@ -32,39 +30,6 @@ def test_same_as_torch_under_autocast(shape: tuple[int, int], bias: bool) -> Non
     assert found[0].dtype == torch.bfloat16 and found[1].dtype == torch.float32
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.05)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_many_float32_rows_by_onednn_are_the_same(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training only: a search keeps the products that it had."""
-    monkeypatch.setattr(products, "float_by_onednn", products.has_onednn)
-    calls = []
-    real = products.product
-    monkeypatch.setattr(products, "product", lambda rows, *rest, **more: calls.append(len(rows)) or real(rows, *rest, **more))
-    torch.manual_seed(0)
-    own, plain = Linear(24, 40, bias=bias), nn.Linear(24, 40, bias=bias)
-    plain.load_state_dict(own.state_dict())
-    inputs, weights = torch.randn(1, FLOAT_ROWS + 1, 24), torch.randn(1, FLOAT_ROWS + 1, 40)
-    found, wanted = outcome(own, inputs, weights, kind=None), outcome(plain, inputs, weights, kind=None)
-    assert calls == ([padded_count(FLOAT_ROWS + 1)] * 2 if products.has_onednn() else [])
-    assert len(found) == len(wanted) == 3 + bias and found[0].dtype == torch.float32
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-    calls.clear()
-    with torch.no_grad():
-        assert torch.equal(own(inputs), plain(inputs))
-    own(inputs[:, 2:])
-    assert calls == []
-
-
-@pytest.mark.parametrize(("vendor", "wanted"), [("AuthenticAMD", True), ("GenuineIntel", False), ("", False)])
-def test_who_multiplies_float32_numbers_follows_from_the_processor(vendor: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "cpu_vendor", lambda: vendor)
-    monkeypatch.setattr(products, "has_onednn", lambda: True)
-    products.float_by_onednn.cache_clear()
-    assert products.prefers_onednn(torch.randn(2, 3)) is wanted
-    assert products.prefers_onednn(torch.randn(2, 3).bfloat16())
-    products.float_by_onednn.cache_clear()
 
 
 def test_outside_autocast_it_is_torchs_own() -> None:
@@ -101,3 +66,25 @@ def test_padding_is_zero_and_whole_rows_are_not_copied() -> None:
     padded = padded_rows(torch.ones(STEP + 1, 3), torch.bfloat16)
     assert padded.shape == (padded_count(STEP + 1), 3) == (2 * STEP, 3)
     assert float(padded.sum()) == 3 * (STEP + 1)
+
+
+@pytest.mark.parametrize(("vendor", "wanted"), [("AuthenticAMD", True), ("GenuineIntel", False), ("", False)])
+def test_who_multiplies_float32_numbers_follows_from_the_processor(vendor: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "cpu_vendor", lambda: vendor)
+    monkeypatch.setattr(products, "has_onednn", lambda: True)
+    assert products.prefers_onednn(torch.randn(2, 3)) is wanted
+    assert products.prefers_onednn(torch.randn(2, 3).bfloat16()) and not products.prefers_onednn(torch.randn(2, 3).double())
+    monkeypatch.setattr(products, "has_onednn", lambda: False)
+    assert not products.prefers_onednn(torch.randn(2, 3).bfloat16())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_both_ways_of_a_product_are_the_same(kind: torch.dtype) -> None:
+    if not products.has_onednn():
+        pytest.skip("oneDNN multiplies no bfloat16 numbers here")
+    rows, matrix, bias, outer = (torch.randn(*size).to(kind) for size in ((64, 24), (40, 24), (40,), (64, 40)))
+    tolerance = {"rtol": 0.02, "atol": 0.1} if kind == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+    one, other = (products.product(rows, matrix, bias, by_onednn=way) for way in (True, False))
+    torch.testing.assert_close(one, other, **tolerance)
+    one, other = (products.back_product(outer, matrix, by_onednn=way) for way in (True, False))
+    torch.testing.assert_close(one, other, **tolerance)

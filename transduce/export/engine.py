@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 
 import ctranslate2
 import numpy as np
+import torch
 
 from transduce.data.tokens import TextCodec
 from transduce.decode.batches import longest_first
@@ -67,10 +68,11 @@ class CTranslate2Engine:
         self.target_ids = {name: number for number, name in enumerate(self.target_names)}
         self.source_end = self.source_names[codecs[0].vocabulary.eos_id]
         self.special = codecs[1].vocabulary
-        kind, threads = options.compute_type, options.threads
+        kind, threads, ours = options.compute_type, options.threads, torch.get_num_threads()
         self.translator = ctranslate2.Translator(
             str(folder), compute_type=kind, inter_threads=threads, intra_threads=1, max_queued_batches=-1
         )
+        torch.set_num_threads(ours)  # CTranslate2 sets its own for the whole thread; what it leaves to torch would get one
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from transduce.model.fused import add_dropped, computes, dropped, fuses, layer_norm, rectified_gradient
-from transduce.model.products import Linear, compute_dtype, onednn_kind
+from transduce.model.products import Linear, compiles_sizes, compute_dtype
 
 NormKind = Literal["layer_norm", "rms_norm"]
 Activation = Literal["relu", "gelu", "swish", "swiglu"]
@@ -122,8 +122,8 @@ class FeedForward(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         if self.activation == "relu" and self.training and inputs.device.type == "cpu":
-            inner, rectified = self.inner(inputs, then="relu"), onednn_kind(inputs) is not None  # (..., F)
-            return self.outer(_ReluDrop.apply(inner, self.dropout.threshold, rectified))  # type: ignore[no-any-return, no-untyped-call]
+            inner = self.inner(inputs, then="relu")  # (..., F)
+            return self.outer(_ReluDrop.apply(inner, self.dropout.threshold))  # type: ignore[no-any-return, no-untyped-call]
         inner = self.inner(inputs)  # (..., F)
         match self.activation:
             case "relu":
@@ -146,9 +146,9 @@ class _ReluDrop(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, inner: Tensor, threshold: int, rectified: bool) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, inner: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.mark_dirty(inner)
-        if not rectified:
+        if not compiles_sizes(inner.device):  # else `Linear` has
             inner.relu_()
         ctx.scale = 256 / (256 - threshold)
         if threshold:
@@ -158,9 +158,9 @@ class _ReluDrop(torch.autograd.Function):
         return inner
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         (inner,) = ctx.saved_tensors
         if computes(inner):
-            return rectified_gradient(gradient, inner, ctx.scale), None, None
+            return rectified_gradient(gradient, inner, ctx.scale), None
         gradient = torch.ops.aten.threshold_backward.grad_input(gradient, inner, 0, grad_input=gradient)
-        return gradient.mul_(ctx.scale) if ctx.scale != 1 else gradient, None, None
+        return gradient.mul_(ctx.scale) if ctx.scale != 1 else gradient, None

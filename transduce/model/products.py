@@ -1,15 +1,13 @@
 """Linear layers whose products have few sizes, whatever the sizes of batches.
 
-In: vectors (..., K). Out: vectors (..., N). On a CPU oneDNN multiplies under bfloat16 autocast, and float32 numbers in training on
-processors where it is faster than MKL; elsewhere this is torch's own layer.
+In: vectors (..., K). Out: vectors (..., N). Outside bfloat16 autocast on a CPU this is torch's own layer.
 
-The decision to question: rows are padded with zeros up to a multiple of `STEP`. oneDNN compiles code for every new size of a product, and
-batches under a token budget nearly all differ: on a processor with AMX that was measured at a quarter of a training step. A zero row adds
-nothing to any gradient, and its output is never seen.
+The decision to question: rows are padded with zeros up to a multiple of `STEP`. oneDNN, which multiplies bfloat16 numbers, compiles code
+for every new size of a product, and batches under a token budget nearly all differ: on a processor with AMX that was measured at a
+quarter of a training step. A zero row adds nothing to any gradient, and its output is never seen.
 """
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +21,6 @@ STEP = 64
 """Rows of a product are a multiple of this; of 2,048 rows one in 60 is padding then."""
 SMALL_STEP = 16
 """The same for fewer rows than `STEP`."""
-FLOAT_ROWS = 256
-"""Fewest rows of a float32 product by oneDNN: a call of our own costs more than it saves for fewer."""
 WEIGHT_ROWS = 1024
 """Most rows of one product that makes the gradient of a weight: 2,048 at once take a quarter longer than twice 1,024 (measured)."""
 
@@ -42,11 +38,10 @@ class Linear(nn.Linear):
 
     def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N), bfloat16 under its autocast. then: "relu" where the caller rectifies the outputs and their gradient; a
-        product of oneDNN has rectified them already."""
-        kind = onednn_kind(inputs)
-        if kind is None:
+        bfloat16 product has rectified them already."""
+        if not compiles_sizes(inputs.device):
             return functional.linear(inputs, self.weight, self.bias)
-        return _Product.apply(inputs, self.weight, self.bias, kind, then)  # type: ignore[no-any-return, no-untyped-call]
+        return _Product.apply(inputs, self.weight, self.bias, then)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def compute_dtype(inputs: Tensor) -> torch.dtype:
@@ -55,27 +50,17 @@ def compute_dtype(inputs: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
 
 
-def onednn_kind(inputs: Tensor) -> torch.dtype | None:
-    """The number format in which oneDNN multiplies these vectors (..., K) by the weight of a layer; None: torch chooses."""
-    if inputs.device.type != "cpu":
-        return None
-    if torch.is_autocast_enabled("cpu"):
-        return torch.bfloat16 if torch.get_autocast_dtype("cpu") == torch.bfloat16 else None
-    many = inputs.dtype == torch.float32 and inputs.numel() >= FLOAT_ROWS * inputs.shape[-1]
-    return torch.float32 if many and torch.is_grad_enabled() and float_by_onednn() else None
+def compiles_sizes(device: torch.device) -> bool:
+    """Whether products are bfloat16 ones of oneDNN."""
+    return device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def prefers_onednn(rows: Tensor) -> bool:
-    """Whether oneDNN's own call is the fastest product of these rows (M, K), as they are, and a matrix."""
-    if rows.device.type != "cpu":
+    """Whether oneDNN's own call is the fastest product of these rows (M, K), as they are, and a matrix. Of float32 numbers it is on Zen 4
+    (107 billion operations a second, MKL's 95), but copying rows into a padded place costs as much as narrow products gain."""
+    if rows.device.type != "cpu" or not has_onednn():
         return False
-    return float_by_onednn() if rows.dtype == torch.float32 else rows.dtype == torch.bfloat16 and has_onednn()
-
-
-@cache
-def float_by_onednn() -> bool:
-    """Whether oneDNN multiplies float32 numbers faster than MKL, as on Zen 4 (measured: 107 and 95 billion operations a second)."""
-    return cpu_vendor() == "AuthenticAMD" and has_onednn()
+    return rows.dtype == torch.bfloat16 or (rows.dtype == torch.float32 and cpu_vendor() == "AuthenticAMD")
 
 
 def padded_count(count: int) -> int:
@@ -99,32 +84,32 @@ class _Product(torch.autograd.Function):
     """inputs (..., K), weight (N, K), bias (N,) or None -> (..., N)."""
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype, then: str) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:  # type: ignore[no-untyped-def]
         shape = inputs.shape[:-1]
         with torch.autocast("cpu", enabled=False):
-            rows, matrix = padded_rows(inputs.reshape(-1, inputs.shape[-1]), kind), weight.to(kind)
-            outputs = product(rows, matrix, None if bias is None else bias.to(kind), then=then)
+            rows, matrix = padded_rows(inputs.reshape(-1, inputs.shape[-1]), torch.bfloat16), weight.to(torch.bfloat16)
+            outputs = product(rows, matrix, None if bias is None else bias.to(torch.bfloat16), then=then)
         ctx.save_for_backward(rows, matrix)
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
         return outputs.resize_(*shape, len(weight))  # not a view, so that a ReLU may work in place
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
         rows, matrix = ctx.saved_tensors
         shape, (kind, bias_kind) = gradient.shape[:-1], ctx.kinds
         with torch.autocast("cpu", enabled=False):
-            outer = padded_rows(gradient.reshape(-1, gradient.shape[-1]), matrix.dtype)
-            back = back_product(outer, matrix, by_onednn=True).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
+            outer = padded_rows(gradient.reshape(-1, gradient.shape[-1]), torch.bfloat16)
+            back = torch.mm(outer, matrix).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
             weight = summed_product(outer, rows).to(kind) if ctx.needs_input_grad[1] else None
             bias = None if bias_kind is None else column_sums(outer).to(bias_kind)
-        return back, weight, bias, None, None
+        return back, weight, bias, None
 
 
 def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "none", by_onednn: bool | None = None) -> Tensor:
-    """f(rows matrix^T + bias) in one number format: (M, K), (N, K), (N,) -> (M, N), f one of `FUSED`. oneDNN's own call where there is one
-    (None), because torch's first fills the outputs with the bias (a third of the time, measured); it takes matrices that oneDNN has packed
-    too."""
+    """f(rows matrix^T + bias) in one number format: (M, K), (N, K), (N,) -> (M, N), f one of `FUSED`. oneDNN's own call where it
+    multiplies bfloat16 (None), because torch's first fills the outputs with the bias (a third of the time, measured); it takes matrices
+    that oneDNN has packed too."""
     if has_onednn() if by_onednn is None else by_onednn:
         algorithm = "none" if then == "gelu" else ""
         return torch.ops.mkldnn._linear_pointwise.default(rows, matrix, bias, then, [], algorithm)  # type: ignore[no-any-return]

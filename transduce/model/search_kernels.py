@@ -183,13 +183,18 @@ def round_rows(inputs: Array, limits: Any, written: Any) -> None:
 
 
 @kernel
-def scale_rows(outputs: Array, steps: Array, bias: Any) -> None:
-    """outputs (M', N) of the rows that have steps (M,) are multiplied by them, plus the bias (N,), unless it is None."""
+def scale_rows(sums: Array, scales: Any, bias: Any, written: Any) -> None:
+    """outputs (M' or M, N) = sums (M' or M, N) * steps (M,) of rows * scales (N,), unless None, + bias (N,), unless None. written: steps,
+    which are read, and outputs; they may be the sums."""
+    steps, outputs = written
     width = outputs.shape[1]
     for row in range(len(steps)):
         step = steps[row]
         for place in range(width):
-            total = outputs[row, place] * step
+            total = _f32(sums[row, place])
+            if scales is not None:
+                total *= scales[place]
+            total *= step
             if bias is not None:
                 total += bias[place]
             outputs[row, place] = total
