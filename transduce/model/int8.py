@@ -82,7 +82,7 @@ class Int8Product(nn.Module):
         else:
             sums, scales = array(torch._int_mm(whole, self.rounded)), array(self.scales)
             outputs = torch.empty(len(rows), len(self.scales))
-        search_loops().scale_rows(sums, scales, None if bias is None else array(bias), (array(steps), array(outputs)))
+        search_loops().scale_rows(scales, None if bias is None else array(bias), (sums, array(steps), array(outputs)))
         return outputs[: len(rows)]
 
 

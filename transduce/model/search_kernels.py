@@ -183,10 +183,10 @@ def round_rows(inputs: Array, limits: Any, written: Any) -> None:
 
 
 @kernel
-def scale_rows(sums: Array, scales: Any, bias: Any, written: Any) -> None:
-    """outputs (M' or M, N) = sums (M' or M, N) * steps (M,) of rows * scales (N,), unless None, + bias (N,), unless None. written: steps,
-    which are read, and outputs; they may be the sums."""
-    steps, outputs = written
+def scale_rows(scales: Any, bias: Any, rows: Any) -> None:
+    """outputs (M' or M, N) = sums (M' or M, N) * scales (N,) of columns, unless None, * steps (M,) of rows + bias (N,), unless None. rows:
+    sums, steps, outputs, which may be the sums."""
+    sums, steps, outputs = rows
     width = outputs.shape[1]
     for row in range(len(steps)):
         step = steps[row]
