@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from transduce import __version__
+from transduce.processor import cpu_flags, cpu_line
 
 CORE = ("torch", "numpy", "safetensors", "pydantic", "ruamel.yaml", "typer", "rich", "sentencepiece", "sacrebleu")
 EXTRAS = {
@@ -53,7 +54,6 @@ def _version(package: str) -> str:
 def _machine_lines() -> Iterator[str]:
     import torch
 
-    from transduce.processor import cpu_flags
     from transduce.train.precision import choose_device, choose_precision, physical_cores
 
     flags = cpu_flags()
@@ -73,12 +73,7 @@ def _machine_lines() -> Iterator[str]:
 
 def processor_name() -> str:
     """As the system calls it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or "unknown"
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return name.group(1) if name else "unknown"
+    return cpu_line("model name") or platform.processor() or "unknown"
 
 
 def memory_bytes() -> tuple[int, int]:

@@ -146,23 +146,32 @@ def attend_memory(queries: Array, memory: Any, mixed: Array) -> None:
             attend(read, (here, known, known, sentence, length, here), (rooms, outputs))
 
 
+@part
+def copy_rows(rows: Any, places: Any, copies: Any) -> None:
+    """copies (S or more, K) float32 of S of the rows (N, K). places: the first row, from one to the next, S."""
+    first, step, length = places
+    for s in range(length):
+        for k in range(rows.shape[1]):
+            copies[s, k] = load(rows[first + s * step, k])
+
+
 @kernel
 def attend_within(packed: Array, memory: Any, mixed: Array) -> None:
-    """Sequences attend to themselves: packed (M', (H + 2 G) K) with M' >= B S, mixed (M', H K). memory: bias (B, S), H, G."""
-    bias, heads, groups = memory
-    (batch, length), size, parts = bias.shape, mixed.shape[1] // heads, heads + 2 * groups
-    rooms, keys, values = rooms_for(length, size), np.empty((length, size), _f32), np.empty((length, size), _f32)
-    read, outputs = (packed.reshape(-1, size), keys, values, bias), mixed.reshape(-1, size)
-    for block in range(batch * groups):
-        sentence, group = block // groups, block % groups
-        for s in range(length):
-            new = (sentence * length + s) * parts + heads + group
-            for k in range(size):
-                keys[s, k] = load(read[0][new, k])
-                values[s, k] = load(read[0][new + groups, k])
-        for head in range(group * heads // groups, (group + 1) * heads // groups):
-            for row in range(sentence * length, (sentence + 1) * length):
-                attend(read, (row * parts + head, 0, 0, sentence, length, row * heads + head), (rooms, outputs))
+    """Sequences attend to themselves: packed (M', (H + 2 G) K), mixed (M', H K). memory: where in the rows each of them begins and the last
+    ends (B + 1,), H, G."""
+    starts, heads, groups = memory
+    longest, size, parts = np.max(starts[1:] - starts[:-1]), mixed.shape[1] // heads, heads + 2 * groups
+    keys, values = np.empty((longest, size), _f32), np.empty((longest, size), _f32)
+    read, outputs = (packed.reshape(-1, size), keys, values, np.zeros((1, longest), _f32)), mixed.reshape(-1, size)
+    for sentence in range(len(starts) - 1):
+        first, length = starts[sentence], starts[sentence + 1] - starts[sentence]
+        rooms = rooms_for(length, size)
+        for group in range(groups):
+            copy_rows(read[0], (first * parts + heads + group, parts, length), keys)
+            copy_rows(read[0], (first * parts + heads + groups + group, parts, length), values)
+            for place in range(length * heads // groups):
+                row, head = first + place % length, group * heads // groups + place // length
+                attend(read, (row * parts + head, 0, 0, 0, length, row * heads + head), (rooms, outputs))
 
 
 @kernel

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transduce.model.attention import CrossAttention, HeadLayout, KeyValueCache, SelfAttention, padding_bias
+from transduce.model.attention import CrossAttention, HeadLayout, KeyValueCache, SelfAttention
 from transduce.model.bfloat16 import BFloat16FeedForward, BFloat16Linear, BFloat16Product, bfloat16_model
 from transduce.model.fused import array, kernels, search_loops, searches
 from transduce.model.int8 import Int8Linear, int8_model
@@ -171,11 +171,13 @@ class _Rows:
 
 
 class _SequenceRows(_Rows):
-    """Those of sequences with bias (B, 1, 1, S) that attend to themselves, N = B S."""
+    """Those of sequences that attend to themselves, one behind the other without padding: N is the sum of their lengths (B,)."""
 
-    def __init__(self, hidden: Tensor, kind: torch.dtype, *, bias: Tensor, layout: HeadLayout) -> None:
+    def __init__(self, hidden: Tensor, kind: torch.dtype, *, lengths: Tensor, layout: HeadLayout) -> None:
         super().__init__(hidden, kind)
-        self._memory = array(bias).reshape(len(bias), -1), layout.heads, layout.key_value_heads
+        starts = torch.zeros(len(lengths) + 1, dtype=torch.int64)
+        torch.cumsum(lengths, 0, out=starts[1:])
+        self._memory = array(starts), layout.heads, layout.key_value_heads
 
     def attend_within(self, packed: Tensor) -> Tensor:
         """packed (M', (H + 2 G) K) -> rows (M', H K)."""
@@ -197,12 +199,13 @@ class LoopedEncoder(Encoder):
             return self.encoder(inputs, lengths)  # type: ignore[no-any-return]
         mask = real_positions(lengths, inputs.shape[1])
         states = self.encoder.positions.add(self.encoder.lift(inputs))
-        hidden, bias = states.view(-1, self.output_size), padding_bias(mask, states)
-        rows = _SequenceRows(hidden, self._kind, bias=bias, layout=self.encoder.layout)
+        rows = _SequenceRows(states[mask], self._kind, lengths=lengths, layout=self.encoder.layout)
         for attention, block in self._layers:
             rows.add(attention, rows.attend_within)
             rows.add(block)
-        return memory_with_mean(rows.last(self._norm).view(states.shape), mask)
+        states = torch.zeros(states.shape)
+        states[mask] = rows.last(self._norm)
+        return memory_with_mean(states, mask)
 
 
 class LoopedDecoder(Decoder[TransformerState]):
