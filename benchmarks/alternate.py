@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 MEBIBYTE = 2**20
 TUNED_ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_TOP_PAD_": str(2**27)}
-"""glibc's allocator, told to keep large blocks; what `transduce` sets for itself (transduce/train/allocator.py)."""
+"""glibc's allocator, told to keep large blocks; what `transduce` sets for itself (transduce/allocator.py)."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 TOLD_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 WARNED_SHARE = 0.05

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_runs import tiny_config
 
+from transduce import allocator
+from transduce.allocator import tune_allocator
 from transduce.data.batch import Batch, Padded
 from transduce.data.loader import PreparedData, prepare
 from transduce.processor import cpu_flags
-from transduce.train import allocator
-from transduce.train.allocator import tune_allocator
 from transduce.train.averaging import MovingAverage, mean_of_tensors
 from transduce.train.precision import choose_precision, physical_cores
 from transduce.train.preflight import largest_batch

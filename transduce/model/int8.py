@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from transduce.model.fused import array, search_loops, searches
 from transduce.model.heads import TokenHead, token_head
-from transduce.model.products import Linear, padded_count, padded_rows
+from transduce.model.products import FUSED, Linear, padded_count, padded_rows
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import cpu_flags
 
@@ -26,6 +26,9 @@ LARGEST = 127.0
 """Of a rounded number; -128 is not used, so that the range is symmetric."""
 LIMITS = np.float32(LARGEST), np.float32(torch.finfo(torch.float32).tiny)
 """The largest rounded number, and the smallest step from one to the next."""
+LEAST, ZERO = np.float32(-np.inf), np.float32(0)
+BLOCK = 256
+"""Rows of one product: its sums, mostly a megabyte, stay in the second cache."""
 FEWEST_PACKED = 1024
 """Tokens of a shortlist."""
 FEWEST_WEIGHTS = 64 * 64
@@ -50,15 +53,16 @@ class Int8Product(nn.Module):
         self.rounded = torch.ops.onednn.qlinear_prepack(rounded, None) if self.packed else rounded.t()
         self.zeros = torch.zeros(len(scales), dtype=torch.int32)
 
-    def forward(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
-        """(..., K) -> (..., N) float32; bias (N,)."""
+    def forward(self, inputs: Tensor, bias: Tensor | None, *, then: str = "none") -> Tensor:
+        """(..., K) -> (..., N) float32; bias (N,), then one of the non-linearities `FUSED`."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         if searches(rows):
-            return self._by_loops(rows.contiguous(), bias).view(*inputs.shape[:-1], -1)
+            outputs = self._by_loops(rows.contiguous(), bias, rectified=then == "relu").view(*inputs.shape[:-1], -1)
+            return outputs if then == "relu" else FUSED[then](outputs)
         steps = rows.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)  # (M, 1)
         outputs = self.multiply(torch.div(rows, steps).round_())
         outputs = outputs.mul_(steps) if bias is None else torch.addcmul(bias, outputs, steps, out=outputs)
-        return outputs.view(*inputs.shape[:-1], -1)
+        return FUSED[then](outputs.view(*inputs.shape[:-1], -1))
 
     def multiply(self, rows: Tensor) -> Tensor:
         """(M, K) whole numbers -> (M, N) float32: whole sums times the scale of each output."""
@@ -71,19 +75,19 @@ class Int8Product(nn.Module):
         weight = (self.rounded, self.scales, self.zeros)
         return torch.ops.onednn.qlinear_pointwise(rows, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")  # type: ignore[no-any-return]
 
-    def _by_loops(self, rows: Tensor, bias: Tensor | None) -> Tensor:
-        """(M, K) -> (M, N)."""
-        count = padded_count(len(rows)) if self.packed else len(rows)
-        whole, steps = torch.empty(count, rows.shape[1], dtype=torch.int8), torch.empty(len(rows))
-        search_loops().round_rows(array(rows), LIMITS, (array(whole), array(steps)))
-        if self.packed:
-            outputs = self._by_onednn(whole)
-            sums, scales = array(outputs), None
-        else:
-            sums, scales = array(torch._int_mm(whole, self.rounded)), array(self.scales)
-            outputs = torch.empty(len(rows), len(self.scales))
-        search_loops().scale_rows(scales, None if bias is None else array(bias), (sums, array(steps), array(outputs)))
-        return outputs[: len(rows)]
+    def _by_loops(self, rows: Tensor, bias: Tensor | None, *, rectified: bool) -> Tensor:
+        """(M, K) -> (M, N), `BLOCK` rows after the other, so that their sums are still in a core's cache where they are scaled."""
+        outputs, size = torch.empty(len(rows), len(self.scales)), len(rows) if self.packed else BLOCK
+        added, scales = None if bias is None else array(bias), None if self.packed else array(self.scales)
+        for first in range(0, len(rows), size):
+            block = rows[first : first + size]
+            whole = torch.empty(padded_count(len(block)) if self.packed else len(block), rows.shape[1], dtype=torch.int8)
+            steps = torch.empty(len(block))
+            search_loops().round_rows(array(block), LIMITS, (array(whole), array(steps)))
+            sums = self._by_onednn(whole) if self.packed else torch._int_mm(whole, self.rounded)
+            least = ZERO if rectified else LEAST
+            search_loops().scale_rows(scales, added, (array(sums), array(steps), least, array(outputs[first : first + size])))
+        return outputs
 
 
 class Int8Linear(nn.Module):
@@ -94,9 +98,9 @@ class Int8Linear(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
         self.product = Int8Product(linear.weight)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(..., K) -> (..., N)."""
-        return self.product(inputs, self.bias)  # type: ignore[no-any-return]
+    def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
+        """(..., K) -> (..., N), then one of the non-linearities `FUSED`."""
+        return self.product(inputs, self.bias, then=then)  # type: ignore[no-any-return]
 
 
 class Int8TokenHead(TokenHead):

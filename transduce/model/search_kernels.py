@@ -193,9 +193,9 @@ def round_rows(inputs: Array, limits: Any, written: Any) -> None:
 
 @kernel
 def scale_rows(scales: Any, bias: Any, rows: Any) -> None:
-    """outputs (M' or M, N) = sums (M' or M, N) * scales (N,) of columns, unless None, * steps (M,) of rows + bias (N,), unless None. rows:
-    sums, steps, outputs, which may be the sums."""
-    sums, steps, outputs = rows
+    """outputs (M, N) = sums (M or more, N) * scales (N,) of columns, unless None, * steps (M,) of rows + bias (N,), unless None; at least
+    some number. rows: sums, steps, the number, outputs."""
+    sums, steps, least, outputs = rows
     width = outputs.shape[1]
     for row in range(len(steps)):
         step = steps[row]
@@ -206,4 +206,4 @@ def scale_rows(scales: Any, bias: Any, rows: Any) -> None:
             total *= step
             if bias is not None:
                 total += bias[place]
-            outputs[row, place] = total
+            outputs[row, place] = least if total < least else total

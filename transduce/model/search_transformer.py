@@ -139,7 +139,9 @@ def _product(layer: nn.Module, then: str = "none") -> Product | None:
             return Product(product, torch.bfloat16)
         case BFloat16Product():
             return Product(layer, torch.bfloat16)
-        case Linear() | Int8Linear():
+        case Int8Linear():
+            return Product(partial(layer, then=then), torch.float32)
+        case Linear():
             return Product(layer if then == "none" else lambda rows: FUSED[then](layer(rows)), torch.float32)
     return None
 

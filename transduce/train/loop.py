@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from transduce.allocator import Heap
 from transduce.config import RunConfig, load_config
 from transduce.data.batch import Batch
 from transduce.data.loader import Loader
 from transduce.errors import CheckpointError, ConfigError, Interrupted, StorageError
-from transduce.train.allocator import Heap
 from transduce.train.checkpoint import CONFIG, RunFolder
 from transduce.train.events import ProgressSink, StepReport
 from transduce.train.finish import finish_model

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transduce.allocator import Heap
 from transduce.data.batch import Batch, Padded
 from transduce.errors import WorkerError
 from transduce.forked import can_fork, start_copy
-from transduce.train.allocator import Heap
 
 MOST_PROCESSES = 4
 """Of the default: with more, a share of a usual batch is too small, and threads are the better use of the cores."""

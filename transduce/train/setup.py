@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from transduce.allocator import tune_allocator
 from transduce.config import RunConfig
 from transduce.data.codec import Codec, CodecConfig, load_codec
 from transduce.data.examples import CorpusConfig
 from transduce.data.loader import Loader, prepare
 from transduce.model.fused import loops_used
-from transduce.train.allocator import tune_allocator
 from transduce.train.checkpoint import RunFolder, load_checkpoint
 from transduce.train.parallel import choose_processes
 from transduce.train.precision import choose_device, choose_precision, set_threads
