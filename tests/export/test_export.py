@@ -315,5 +315,6 @@ def test_a_shortlist_is_exported_checked_and_used(tmp_path: Path) -> None:
 
 def test_names_with_blanks_have_no_shortlist() -> None:
     short = Shortlist(np.zeros((2, 1), dtype=np.int32), np.arange(2, dtype=np.int32))
-    assert list(shortlist_lines(short, ["a", " "], ["b", "c"])) == []
+    assert list(shortlist_lines(short, ["a", " "], ["b", "c"])) == list(shortlist_lines(short, ["a", ""], ["b", "c"])) == []
+    assert list(shortlist_lines(short, ["a", "\xa0"], ["b", "c"]))[2] == "\xa0\tb\n"
     assert list(shortlist_lines(short, ["a", "d"], ["b", "c"])) == ["\tb c\n", "a\tb\n", "d\tb\n"]

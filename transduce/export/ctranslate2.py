@@ -34,6 +34,8 @@ ACTIVATIONS = {
     "swiglu": common_spec.Activation.SWISH,
 }
 EPSILONS = {"layer_norm": 1e-5, "rms_norm": 1e-6}
+PARTING = frozenset(" \t\r\n")
+"""What a file of shortlists parts tokens by."""
 
 
 def obstacles(config: ModelConfig) -> Iterator[str]:
@@ -70,8 +72,8 @@ def write_model(
 
 def shortlist_lines(shortlist: Shortlist, sources: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
     """A source token, a tab and its target tokens, parted by blanks; in front a line without a source token, for every list. Nothing where
-    names of tokens have blanks themselves."""
-    if any(len(name.split()) != 1 for name in (*sources, *targets)):
+    names of tokens have blanks or ends of lines themselves; other spaces, as the one that does not break, part nothing."""
+    if any(not name or not PARTING.isdisjoint(name) for name in (*sources, *targets)):
         return
     yield f"\t{' '.join(targets[token] for token in shortlist.always)}\n"
     for source, row in zip(sources, shortlist.candidates, strict=True):
