@@ -5,6 +5,7 @@ processes, because half of a step of search is Python, which runs in one thread 
 the model in memory already. A copy may not use threads of its own (those of its parent are gone), so it computes with one.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -42,15 +43,17 @@ def start_copy(target: Callable[[], None]) -> ForkProcess:
 
 
 def forked(
-    work: Callable[[ArgumentT], ResultT], shares: Sequence[Sequence[ArgumentT]], *, rehearsal: ArgumentT
+    work: Callable[[ArgumentT], ResultT], shares: Sequence[Sequence[ArgumentT]], *, rehearsal: ArgumentT | None
 ) -> Iterator[tuple[ArgumentT, ResultT]]:
     """Each argument with work(argument): the first of every share, then the second, and so on; a share is worked off by one process.
 
-    work(rehearsal) is done here first and forgotten: what is loaded or compiled for it the copies have from the beginning (loops of numba:
-    0.4 s in each of them). An error of `work` is raised here. Raises WorkerError where a process ended without an answer.
+    work(rehearsal), unless that is None, is done here first and forgotten: what is loaded or compiled for it the copies have from the
+    beginning (loops of numba: 0.4 s in each of them). An error of `work` is raised here. Raises WorkerError where a process ended without
+    an answer.
     """
     workers: list[_Worker[ArgumentT, ResultT]] = []
-    _rehearse(work, rehearsal)
+    if rehearsal is not None:
+        _rehearse(work, rehearsal)
     try:
         for share in shares:
             workers.append(_Worker(work, share, others=[worker.answers for worker in workers]))
@@ -110,6 +113,7 @@ def _answer(
     for connection in foreign:
         connection.close()
     torch.set_num_threads(1)
+    gc.freeze()  # else a collection would write to every page with an object on it, and so copy it
     tune_allocator()
     widen_pages()
     try:

@@ -75,6 +75,7 @@ class Predictor:
         self.precision = "fp32"
         """What products are computed in, and why; for people."""
         self.workers = 1
+        self._rehearsed = False
         self.choice = EngineChoice()
         self.left_to_torch = 0
 
@@ -256,7 +257,8 @@ class Predictor:
             return self._search(encoded, batch, config=config, starts=starts)
 
         if len(shares) > 1:
-            yield from forked(by_torch, shares, rehearsal=shares[-1][-1][-1:])
+            rehearsal, self._rehearsed = None if self._rehearsed else shares[-1][-1][-1:], True
+            yield from forked(by_torch, shares, rehearsal=rehearsal)
         else:
             yield from ((batch, by_torch(batch)) for share in shares for batch in share)
 
