@@ -27,8 +27,7 @@ from transduce.decode.options import SearchConfig
 from transduce.export.ctranslate2 import vocabulary_of
 from transduce.readings import Readings
 
-# Sentences that one thread searches at once; a beam was slower with 64 and 128, greedy search no faster with 32 and 128.
-GREEDY_BATCH, BEAM_BATCH = 64, 32
+BATCH = 32  # sentences that one thread searches at once; of 64 a beam is slower, and more of a greedy batch is padding
 NO_PENALTY = 1e-9  # as an exponent of the length it is 1 in float32, yet not the 0 that switches CTranslate2 to another rule of stopping
 
 
@@ -93,7 +92,7 @@ class CTranslate2Engine:
 
     def search(self, read: Readings, config: SearchConfig, *, ceiling: int) -> Iterator[tuple[list[int], list[Hypothesis | None]]]:
         """See `Engine`. All batches are given to the threads at once; those that need a second pass come last."""
-        waiting = [self._ask(batch, read, config, ceiling=ceiling) for batch in batches_of(read, config)]
+        waiting = [self._ask(batch, read, config, ceiling=ceiling) for batch in batches_of(read)]
         rest = []
         for asked in waiting:
             found = [self._best(one.result(), limit, config) for one, limit in zip(asked.results, asked.limits, strict=True)]
@@ -168,16 +167,16 @@ class CTranslate2Engine:
         targets = [[self.target_names[token] for token in tokens] for _, tokens in pairs]
         return list(
             self.translator.score_batch(
-                [source for source, _ in pairs], targets, asynchronous=True, max_batch_size=GREEDY_BATCH, max_input_length=0
+                [source for source, _ in pairs], targets, asynchronous=True, max_batch_size=BATCH, max_input_length=0
             )
         )
 
 
-def batches_of(read: Readings, config: SearchConfig) -> list[list[int]]:
+def batches_of(read: Readings) -> list[list[int]]:
     """The numbers of the sources that can be searched, those of like length together, longest first."""
-    numbers, size = read.searchable(), GREEDY_BATCH if config.beam_size == 1 else BEAM_BATCH
+    numbers = read.searchable()
     order = [numbers[place] for place in longest_first([read.lengths[number] for number in numbers])]
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
 
 def kind_of(config: SearchConfig) -> str:
