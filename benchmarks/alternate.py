@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transduce.processor import cpu_flags, cpu_line
+
 Record = dict[str, Any]
 
 MEBIBYTE = 2**20
@@ -185,14 +187,10 @@ def alternate(sides: Sequence[Side], *, rounds: int, threads: int, logs: Path) -
 
 def machine() -> Record:
     """What a reader must know of the machine to compare figures."""
-    told: dict[str, str] = {}
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []:
-        name, _, value = line.partition(":")
-        told.setdefault(name.strip(), value.strip())
-    flags = set(told.get("flags", "").split())
-    kind = f"family {told.get('cpu family', '?')}, model {told.get('model', '?')}"
+    flags = cpu_flags()
+    kind = f"family {cpu_line('cpu family') or '?'}, model {cpu_line('model') or '?'}"
     return {
-        "processor": f"{told.get('model name', platform.processor())}, {kind}",
+        "processor": f"{cpu_line('model name') or platform.processor()}, {kind}",
         "instructions": [flag for flag in TOLD_FLAGS if flag in flags],
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

@@ -75,7 +75,7 @@ class Predictor:
         self.precision = "fp32"
         """What products are computed in, and why; for people."""
         self.workers = 1
-        self._rehearsed = False
+        self._rehearsed = False  # whether copies of this process find what a search loads
         self.choice = EngineChoice()
         self.left_to_torch = 0
 

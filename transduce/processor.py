@@ -17,7 +17,7 @@ def cpu_line(name: str, path: Path = Path("/proc/cpuinfo")) -> str:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

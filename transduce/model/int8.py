@@ -79,13 +79,13 @@ class Int8Product(nn.Module):
         """(M, K) -> (M, N), `BLOCK` rows after the other, so that their sums are still in a core's cache where they are scaled."""
         outputs, size = torch.empty(len(rows), len(self.scales)), len(rows) if self.packed else BLOCK
         added, scales = None if bias is None else array(bias), None if self.packed else array(self.scales)
+        least = ZERO if rectified else LEAST
         for first in range(0, len(rows), size):
             block = rows[first : first + size]
             whole = torch.empty(padded_count(len(block)) if self.packed else len(block), rows.shape[1], dtype=torch.int8)
             steps = torch.empty(len(block))
             search_loops().round_rows(array(block), LIMITS, (array(whole), array(steps)))
             sums = self._by_onednn(whole) if self.packed else torch._int_mm(whole, self.rounded)
-            least = ZERO if rectified else LEAST
             search_loops().scale_rows(scales, added, (array(sums), array(steps), least, array(outputs[first : first + size])))
         return outputs
 

@@ -108,17 +108,18 @@ class _Product(torch.autograd.Function):
 
 def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "none", by_onednn: bool | None = None) -> Tensor:
     """f(rows matrix^T + bias) in one number format: (M, K), (N, K), (N,) -> (M, N), f one of `FUSED`. oneDNN's own call where it
-    multiplies bfloat16 (None), because torch's first fills the outputs with the bias (a third of the time, measured); it takes matrices
-    that oneDNN has packed too."""
-    if has_onednn() if by_onednn is None else by_onednn:
+    is the fastest (None): of bfloat16 torch's first fills the outputs with the bias (a third of the time, measured). It takes matrices that
+    oneDNN has packed too."""
+    if prefers_onednn(rows) if by_onednn is None else by_onednn:
         algorithm = "none" if then == "gelu" else ""
         return torch.ops.mkldnn._linear_pointwise.default(rows, matrix, bias, then, [], algorithm)  # type: ignore[no-any-return]
     return FUSED[then](functional.linear(rows, matrix, bias))
 
 
-def back_product(outer: Tensor, matrix: Tensor, *, by_onednn: bool) -> Tensor:
-    """outer (M, N), matrix (N, K) -> outer matrix (M, K). torch's product of bfloat16 is oneDNN's in any case."""
-    return product(outer, matrix.t(), None, by_onednn=True) if by_onednn and outer.dtype == torch.float32 else torch.mm(outer, matrix)
+def back_product(outer: Tensor, matrix: Tensor, *, by_onednn: bool | None = None) -> Tensor:
+    """outer (M, N), matrix (N, K) -> outer matrix (M, K), as `product`. torch's product of bfloat16 is oneDNN's in any case."""
+    own = outer.dtype == torch.float32 and (prefers_onednn(outer) if by_onednn is None else by_onednn)
+    return product(outer, matrix.t(), None, by_onednn=True) if own else torch.mm(outer, matrix)
 
 
 def has_onednn() -> bool:

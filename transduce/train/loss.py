@@ -16,7 +16,7 @@ from torch import Tensor
 from transduce.data.batch import Padded
 from transduce.model.fused import column_sums, computes, cross_entropy
 from transduce.model.heads import TokenHead
-from transduce.model.products import STEP, back_product, padded_rows, prefers_onednn, product
+from transduce.model.products import STEP, back_product, padded_rows, product
 from transduce.settings import Settings
 
 CHUNK_ELEMENTS = 1 << 23  # logits of one product; 1,024 rows of 8,000 words measured best
@@ -138,7 +138,7 @@ def _chunked(
     The smoothing term is the same for every word, so it is one product with the summed weight instead of another pass over the logits:
     sum_v x_v = h . sum_v w_v + sum_v b_v.
     """
-    num_rows, num_words, by_onednn = len(hidden), len(weight), prefers_onednn(hidden)
+    num_rows, num_words = len(hidden), len(weight)
     padded = padded_rows(hidden, hidden.dtype)
     size = max(STEP, CHUNK_ELEMENTS // num_words // STEP * STEP)
     log_total, picked, correct = (torch.zeros(num_rows, device=hidden.device) for _ in range(3))
@@ -147,11 +147,11 @@ def _chunked(
     partial = None if hidden.dtype == torch.float32 else torch.empty_like(weight)
     for first in range(0, num_rows, size):
         rows, here = padded[first : first + size], slice(first, min(first + size, num_rows))
-        scores = product(rows, weight, bias, by_onednn=by_onednn)
+        scores = product(rows, weight, bias)
         found = _Found(log_total[here], picked[here], correct[here], gradients.bias if keep_gradient else None)
         _differentiate(scores, labels[here], found, amount=1 - smoothing)
         if keep_gradient:
-            gradients.hidden[first : first + size] = back_product(scores, weight, by_onednn=by_onednn)
+            gradients.hidden[first : first + size] = back_product(scores, weight)
             _add_product(gradients.weight, scores, rows, partial)
         del scores  # so that the next ones take its place
     sums, spread = _reduce(hidden, weight, bias, log_total=log_total, picked=picked, smoothing=smoothing)
