@@ -28,7 +28,7 @@ OBSERVED, PREDICTED = 8, 12
 
 
 def generated_data(kind: str, folder: Path, count: int) -> Tree:
-    """Training and validation data for sources of a kind of codec: audio, image, frames, or any kind of text."""
+    """Training and validation data for sources of a kind of codec: audio, image, frames, none, or any kind of text."""
     make = MAKERS.get(kind, sentence_pairs)
     return {**make(folder, count), "cache_dir": str(folder / "cache")}
 
@@ -45,6 +45,11 @@ def sentence_pairs(folder: Path, count: int) -> Tree:
             (folder / f"{split}.{end}").write_text(text, encoding="utf-8")
         tree[split] = {"source": str(folder / f"{split}.src"), "target": str(folder / f"{split}.tgt")}
     return tree
+
+
+def sentences_alone(folder: Path, count: int) -> Tree:
+    """The targets of `sentence_pairs`, for a language model."""
+    return {split: {"target": files["target"]} for split, files in sentence_pairs(folder, count).items()}
 
 
 def word(rank: int, consonants: str) -> str:
@@ -118,7 +123,7 @@ def tracks(folder: Path, count: int) -> Tree:
     return tree
 
 
-MAKERS: dict[str, Callable[[Path, int], Tree]] = {"audio": recordings, "image": pictures, "frames": tracks}
+MAKERS: dict[str, Callable[[Path, int], Tree]] = {"audio": recordings, "image": pictures, "frames": tracks, "none": sentences_alone}
 
 
 def add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:

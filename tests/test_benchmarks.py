@@ -178,6 +178,7 @@ def test_load_counts_the_others_only(load: Load, monkeypatch: pytest.MonkeyPatch
 SMALL = {
     "transformer-tiny": [],
     "tracks-transformer": [],
+    "lm-transformer": ["data.target_codec.vocabulary_size=400"],
     "rnn-fixed": [f"data.{end}_codec.vocabulary_size=400" for end in ("source", "target")],
     "speech-conformer": ["model.encoder.layers=1", "model.frontend.channels=4", "data.source_codec.sample_rate_hz=8000"],
     "caption-attend": ["model.frontend.widths=[8, 8, 8]", "data.source_codec.size=32", "data.max_tokens_per_batch=256"],
