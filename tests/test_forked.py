@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 
@@ -5,23 +6,27 @@ import pytest
 import torch
 
 from transduce.errors import EXIT_IO, DataError, WorkerError
-from transduce.forked import forked
+from transduce.forked import Copies
 
 
 def test_answers_come_in_turns_from_processes_with_one_thread_each():
-    found = list(forked(lambda number: (number * number, os.getpid(), torch.get_num_threads()), [[1, 2, 3], [10, 20]], rehearsal=0))
+    copies = Copies(lambda number: (number * number, os.getpid(), torch.get_num_threads()), 2, rehearsal=0)
+    found = list(copies.answers([[1, 2, 3], [10, 20]]))
     assert [(argument, result[0]) for argument, result in found] == [(1, 1), (10, 100), (2, 4), (20, 400), (3, 9)]
-    processes = [result[1] for _, result in found]
-    assert len(set(processes)) == 2
+    processes = {result[1] for _, result in found}
+    assert len(processes) == 2
     assert os.getpid() not in processes
     assert {result[2] for _, result in found} == {1}
+    assert {result[1] for _, result in copies.answers([[5], [6]])} == processes  # the same ones answer again
+    assert [result[0] for _, result in copies.answers([[7]])] == [49]
 
 
 def test_what_a_rehearsal_loads_the_copies_have():
     loaded, before = [], torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = list(forked(lambda number: loaded.append((number, torch.get_num_threads())) or list(loaded), [[1], [2]], rehearsal=0))
+        copies = Copies(lambda number: loaded.append((number, torch.get_num_threads())) or list(loaded), 2, rehearsal=0)
+        found = list(copies.answers([[1], [2]]))
         assert [result for _, result in found] == [[(0, 1), (1, 1)], [(0, 1), (2, 1)]] and loaded == [(0, 1)]
         assert torch.get_num_threads() == 2
     finally:
@@ -33,8 +38,10 @@ def test_an_error_is_raised_with_what_it_knows():
         if number:
             raise DataError(f"cannot read {number}", "here.txt", 7)
 
+    copies = Copies(work, 2, rehearsal=0)
     with pytest.raises(DataError, match=r"here\.txt:7: cannot read 1"):
-        list(forked(work, [[1], [2]], rehearsal=0))
+        list(copies.answers([[1], [2]]))
+    assert not copies.ready
 
 
 def test_a_worker_that_is_killed_is_told_with_what_to_do():
@@ -43,27 +50,65 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do():
             os.kill(os.getpid(), signal.SIGKILL)
         return number
 
+    copies = Copies(work, 2, rehearsal=0)
     with pytest.raises(WorkerError, match=r"signal 9 before it had answered: is there enough memory\? --threads 1") as caught:
-        list(forked(work, [[1, 2], [3, 4]], rehearsal=0))
+        list(copies.answers([[1, 2], [3, 4]]))
     assert caught.value.exit_code == EXIT_IO
 
 
-def test_workers_end_when_nobody_asks_for_the_rest():
-    answers = forked(lambda _number: (os.getpid(), b"x" * (1 << 20)), [list(range(100)), list(range(100))], rehearsal=0)
-    process = next(answers)[1][0]
-    answers.close()
+def test_a_worker_that_is_killed_while_it_waits_is_noticed():
+    copies = Copies(lambda _number: os.getpid(), 1, rehearsal=0)
+    ((_, process),) = copies.answers([[1]])
+    assert copies.ready
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(WorkerError, match="signal 9"):
+        list(copies.answers([[1]]))
+    assert not copies.ready
+
+
+def test_copies_are_not_ready_while_they_answer():
+    copies = Copies(lambda number: number, 1, rehearsal=0)
+    answers = copies.answers([[1, 2]])
+    next(answers)
+    assert not copies.ready
+    assert list(answers) == [(2, 2)] and copies.ready
+
+
+def big_answer(_number):
+    return os.getpid(), b"x" * (1 << 20)
+
+
+def gone(process):
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+    return True
 
 
-def test_workers_end_when_their_parent_was_killed():
+def test_workers_end_when_nobody_asks_for_the_rest():
+    answers = Copies(big_answer, 2, rehearsal=0).answers([list(range(100)), list(range(100))])
+    process = next(answers)[1][0]
+    answers.close()
+    assert gone(process)
+
+
+def test_workers_end_with_the_object():
+    copies = Copies(big_answer, 1, rehearsal=0)
+    ((_, (process, _)),) = copies.answers([[1]])
+    del copies
+    gc.collect()
+    assert gone(process)
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["answering", "waiting"])
+def test_workers_end_when_their_parent_was_killed(busy):
     reading, writing = os.pipe()
     parent = os.fork()
-    if parent == 0:  # a process that starts two workers and is killed before it has read all of their answers
+    if parent == 0:  # a process that starts two workers and is killed before it has read all of their answers, or afterwards
         os.close(reading)
         os.set_inheritable(writing, True)
-        answers = forked(lambda _number: b"x" * (1 << 20), [list(range(100)), list(range(100))], rehearsal=0)
-        next(answers)
+        copies = Copies(big_answer, 2, rehearsal=0)
+        answers = copies.answers([list(range(100)), list(range(100))] if busy else [[1], [2]])
+        next(answers) if busy else list(answers)
         os.kill(os.getpid(), signal.SIGKILL)
     os.close(writing)
     os.waitpid(parent, 0)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
 from transduce.predict import Prediction, Predictor
 from transduce.readings import LengthCeilings
+from transduce.searcher import Question, Searcher
 from transduce.train.checkpoint import save_model
 
 TEXTS = ["a b c", "", "d", "b b b a", "abcd dcba", "a b c", "c", "da da"]
@@ -272,13 +273,27 @@ def test_several_processes_answer_as_one_does(ready: Predictor, search: SearchCo
     texts = TEXTS * 6
     alone = ready.predict(texts, search=search)
     monkeypatch.setattr(predict_module, "can_fork", lambda: True)  # the test runner has threads of its own
-    monkeypatch.setattr(ready, "_search", partial(_searched_elsewhere, ready._search, os.getpid()))
+    monkeypatch.setattr(Searcher, "answer", partialmethod(_answered_elsewhere, Searcher.answer, os.getpid()))
     ready.workers = 2
     together = ready.predict(texts, search=search)
     assert essence(together) == essence(alone)
     assert [prediction.flags for prediction in together] == [prediction.flags for prediction in alone]
+    assert essence(ready.predict(texts[::-1], search=search)) == essence(alone[::-1])  # by the same copies
 
 
-def _searched_elsewhere(own: Callable[..., object], process: int, encoded: object, batch: list[int], **names: object) -> object:
-    assert os.getpid() != process or len(batch) == 1, "more than the rehearsal was searched in this process"
-    return own(encoded, batch, **names)
+def _answered_elsewhere(self: Searcher, own: Callable[..., object], process: int, question: Question) -> object:
+    assert os.getpid() != process or len(question.numbers) == 1, "more than the rehearsal was searched in this process"
+    return own(self, question)
+
+
+def test_copies_answer_with_the_weights_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = predictor()
+    monkeypatch.setattr(predict_module, "can_fork", lambda: True)
+    own.workers, search, texts = 2, SearchConfig(max_length=9), TEXTS * 6
+    before = own.predict(texts, search=search)
+    with torch.no_grad():
+        for weight in own.members[0].model.decoder.parameters():
+            weight.mul_(-2)
+    after = own.predict(texts, search=search)
+    own.workers = 1
+    assert essence(after) == essence(own.predict(texts, search=search)) != essence(before)

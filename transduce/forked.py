@@ -1,8 +1,9 @@
 """Work in copies of this process, one thread each: how several cores search without waiting for one another.
 
-In: a function and shares of arguments, one share for each worker. Out: its results, in turns. The decision a reader would question:
-processes, because half of a step of search is Python, which runs in one thread at a time; and copies made by `fork`, because they have
-the model in memory already. A copy may not use threads of its own (those of its parent are gone), so it computes with one.
+In: a function, then shares of arguments, one share for each copy, as often as there is something to do. Out: its results, in turns. The
+decision a reader would question: processes, because half of a step of search is Python, which runs in one thread at a time; and copies
+made by `fork`, because they have the model in memory already. They stay, as a new copy is slow for its first second. A copy may not use
+threads of its own (those of its parent are gone), so it computes with one.
 """
 
 import gc
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -42,27 +44,48 @@ def start_copy(target: Callable[[], None]) -> ForkProcess:
     return process
 
 
-def forked(
-    work: Callable[[ArgumentT], ResultT], shares: Sequence[Sequence[ArgumentT]], *, rehearsal: ArgumentT | None
-) -> Iterator[tuple[ArgumentT, ResultT]]:
-    """Each argument with work(argument): the first of every share, then the second, and so on; a share is worked off by one process.
+class Copies(Generic[ArgumentT, ResultT]):
+    """`count` copies of this process that do work(argument). What `work` refers to they have as it was when they were made. They end when
+    nobody refers to this object any more, and when this process ends.
 
-    work(rehearsal), unless that is None, is done here first and forgotten: what is loaded or compiled for it the copies have from the
-    beginning (loops of numba: 0.4 s in each of them). An error of `work` is raised here. Raises WorkerError where a process ended without
-    an answer.
+    work(rehearsal) is done here first and forgotten: what is loaded or compiled for it the copies have from the beginning (loops of numba:
+    0.4 s in each of them).
     """
-    workers: list[_Worker[ArgumentT, ResultT]] = []
-    if rehearsal is not None:
+
+    def __init__(self, work: Callable[[ArgumentT], ResultT], count: int, *, rehearsal: ArgumentT) -> None:
         _rehearse(work, rehearsal)
-    try:
-        for share in shares:
-            workers.append(_Worker(work, share, others=[worker.answers for worker in workers]))
-        for turn in zip_longest(*([(worker, argument) for argument in worker.share] for worker in workers)):
-            for worker, argument in filter(None, turn):
-                yield argument, worker.receive()
-    finally:
-        for worker in workers:
-            worker.stop()
+        self._workers: list[_Worker[ArgumentT, ResultT]] = []
+        self._stop = weakref.finalize(self, _stop, self._workers)
+        self._asked = False
+        for _ in range(count):
+            self._workers.append(_Worker(work, others=[worker.connection for worker in self._workers]))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of them wait for something to do."""
+        return not self._asked and all(worker.alive() for worker in self._workers)
+
+    def answers(self, shares: Sequence[Sequence[ArgumentT]]) -> Iterator[tuple[ArgumentT, ResultT]]:
+        """Each argument with work(argument): the first of every share, then the second, and so on; a share is worked off by one copy.
+
+        An error of `work` is raised here. Raises WorkerError where a copy ended without an answer. After an error, and where nobody asks
+        for the rest, the copies are gone.
+        """
+        given = list(zip(self._workers, shares, strict=False))
+        self._asked = True
+        try:
+            for worker, share in given:
+                worker.ask(share)
+            for turn in zip_longest(*([(worker, argument) for argument in share] for worker, share in given)):
+                for worker, argument in filter(None, turn):
+                    yield argument, worker.receive()
+            self._asked = False
+        finally:
+            if self._asked:
+                self._stop()
 
 
 def _rehearse(work: Callable[[ArgumentT], ResultT], argument: ArgumentT) -> None:
@@ -74,55 +97,80 @@ def _rehearse(work: Callable[[ArgumentT], ResultT], argument: ArgumentT) -> None
         torch.set_num_threads(threads)
 
 
+def _stop(workers: "Sequence[_Worker[ArgumentT, ResultT]]") -> None:
+    for worker in workers:
+        worker.stop()
+
+
 class _Worker(Generic[ArgumentT, ResultT]):
     """One copy of this process."""
 
-    def __init__(self, work: Callable[[ArgumentT], ResultT], share: Sequence[ArgumentT], *, others: Sequence[Connection]) -> None:
-        self.share = share
-        self.answers, sending = multiprocessing.Pipe(duplex=False)
-        self._process = start_copy(partial(_answer, work, share, sending=sending, foreign=(*others, self.answers)))
-        sending.close()
+    def __init__(self, work: Callable[[ArgumentT], ResultT], *, others: Sequence[Connection]) -> None:
+        self.connection, its = multiprocessing.Pipe()
+        self._owner = os.getpid()
+        self._process = start_copy(partial(_answer, work, connection=its, foreign=(*others, self.connection)))
+        its.close()
+
+    def alive(self) -> bool:
+        """Whether the process is still there."""
+        return self._process.is_alive()
+
+    def ask(self, share: Sequence[ArgumentT]) -> None:
+        """Give it something to do. Raises WorkerError."""
+        try:
+            self.connection.send(share)
+        except OSError:
+            raise self._ended() from None
 
     def receive(self) -> ResultT:
-        """The next answer, in the order of the share."""
+        """The next answer, in the order of the share. Raises WorkerError."""
         try:
-            result, error = self.answers.recv()
-        except EOFError:
-            self._process.join()
-            raise WorkerError(
-                f"a worker process ended with {_ending(self._process.exitcode)} before it had answered: is there enough memory? "
-                "--threads 1 works without such processes"
-            ) from None
+            result, error = self.connection.recv()
+        except (EOFError, OSError):
+            raise self._ended() from None
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]
 
     def stop(self) -> None:
         """End the process, whether or not it is done."""
-        self.answers.close()
-        self._process.terminate()
+        if os.getpid() == self._owner:  # a copy knows those that were there before it
+            self.connection.close()
+            self._process.terminate()
+            self._process.join()
+
+    def _ended(self) -> WorkerError:
         self._process.join()
+        return WorkerError(
+            f"a worker process ended with {_ending(self._process.exitcode)} before it had answered: is there enough memory? "
+            "--threads 1 works without such processes"
+        )
 
 
-def _answer(
-    work: Callable[[ArgumentT], ResultT], share: Sequence[ArgumentT], *, sending: Connection, foreign: Sequence[Connection]
-) -> None:
-    """What a copy does: work, send, end. It ends too when nobody reads any more, because its parent was killed."""
+def _answer(work: Callable[[ArgumentT], ResultT], *, connection: Connection, foreign: Sequence[Connection]) -> None:
+    """What a copy does: wait, work, send. It ends when nobody asks or reads any more, because its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C as well, and stops this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for connection in foreign:
-        connection.close()
+    for other in foreign:
+        other.close()
     torch.set_num_threads(1)
     gc.freeze()  # else a collection would write to every page with an object on it, and so copy it
     tune_allocator()
     widen_pages()
     try:
-        for argument in share:
-            sending.send((work(argument), None))
-    except BrokenPipeError:
+        while True:
+            for argument in connection.recv():
+                connection.send(_tried(work, argument))
+    except (EOFError, OSError):
         os._exit(1)
-    except Exception as error:  # raised again where the answer is awaited
-        sending.send((None, error))
+
+
+def _tried(work: Callable[[ArgumentT], ResultT], argument: ArgumentT) -> tuple[ResultT | None, Exception | None]:
+    """The result, or the error, which is raised again where the answer is awaited."""
+    try:
+        return work(argument), None
+    except Exception as error:
+        return None, error
 
 
 def _ending(code: int | None) -> str:

@@ -5,12 +5,10 @@ sorted by length and searched in batches under a token budget, which changes the
 be searched (an empty line, a source that is longer than the model allows) is answered with an empty text and a flag.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,23 +17,21 @@ from transduce.data.batch import Batch, pad_tokens
 from transduce.data.codec import Codec, as_text_codec
 from transduce.data.loader import DataConfig
 from transduce.data.tokens import TextCodec
-from transduce.data.values import Value, shown
+from transduce.data.values import Value
 from transduce.decode.batches import plan_batches, plan_shares
-from transduce.decode.ctc import model_scorer
-from transduce.decode.ctc_only import ctc_search
 from transduce.decode.forced import forced_log_probabilities
-from transduce.decode.fusion import FusedScorer, LanguageModel, expect_language_model
+from transduce.decode.fusion import LanguageModel, expect_language_model
 from transduce.decode.hypotheses import Hypothesis
-from transduce.decode.scorers import EnsembleScorer, Scorer
-from transduce.decode.search import SearchConfig, search
-from transduce.decode.shortlist import Shortlist, ShortlistScorer
+from transduce.decode.search import SearchConfig
+from transduce.decode.shortlist import Shortlist
 from transduce.engines import Engine, EngineChoice, EngineName
 from transduce.errors import ConfigError, DataError
-from transduce.forked import can_fork, forked
+from transduce.forked import Copies, can_fork
 from transduce.model.search_transformer import model_with_products
 from transduce.model.seq2seq import Seq2Seq
 from transduce.predictions import Alternative, ForcedScore, Prediction
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
+from transduce.searcher import Question, Searcher, question
 from transduce.train.precision import ProductKind, choose_products
 
 __all__ = ["Alternative", "ForcedScore", "Prediction", "Predictor"]
@@ -75,7 +71,8 @@ class Predictor:
         self.precision = "fp32"
         """What products are computed in, and why; for people."""
         self.workers = 1
-        self._rehearsed = False  # whether copies of this process find what a search loads
+        self._copies: Copies[Question, list[list[Hypothesis]]] | None = None
+        self._known: object = None  # the models that the copies have
         self.choice = EngineChoice()
         self.left_to_torch = 0
 
@@ -247,20 +244,31 @@ class Predictor:
                 numbers += [number for number in batch if number not in answered]
                 yield list(answered), list(answered.values())
             self.left_to_torch += len(numbers)
+        if not numbers:
+            return
         rows_each = config.beam_size if config.sampling is None else config.num_best
         shared = len(numbers) >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
         lengths = [encoded.lengths[number] for number in numbers]
         plans = plan_shares(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=self.workers if shared else 1)
-        shares = [[[numbers[place] for place in places] for places in plan] for plan in plans]
 
-        def by_torch(batch: list[int]) -> list[list[Hypothesis]]:
-            return self._search(encoded, batch, config=config, starts=starts)
+        def ask(places: Sequence[int]) -> Question:
+            return question(encoded, [numbers[place] for place in places], config=config, starts=starts)
 
+        shares = [[ask(places) for places in plan] for plan in plans]
+        searcher = Searcher(self.members, self.language_model, self.shortlist, self.ceilings.target)
         if len(shares) > 1:
-            rehearsal, self._rehearsed = None if self._rehearsed else shares[-1][-1][-1:], True
-            yield from forked(by_torch, shares, rehearsal=rehearsal)
+            outcomes = self._team(searcher, rehearsal=ask(plans[-1][-1][-1:])).answers(shares)
         else:
-            yield from ((batch, by_torch(batch)) for share in shares for batch in share)
+            outcomes = ((asked, searcher.answer(asked)) for asked in shares[0])
+        yield from ((asked.numbers, found) for asked, found in outcomes)
+
+    def _team(self, searcher: Searcher, *, rehearsal: Question) -> Copies[Question, list[list[Hypothesis]]]:
+        """Copies of this process that know these models, made where there are none yet that wait for questions."""
+        state = searcher.state()
+        if self._copies is None or self._known != state or len(self._copies) != self.workers or not self._copies.ready:
+            self._copies = None  # before others are made
+            self._copies, self._known = Copies(searcher.answer, self.workers, rehearsal=rehearsal), state
+        return self._copies
 
     def _score(self, encoded: Readings, rows: Sequence[np.ndarray]) -> list[ForcedScore]:
         flags = [
@@ -294,44 +302,6 @@ class Predictor:
             if len(row) > ceiling:
                 raise DataError(f"the forced prefix has {len(row)} tokens; the model writes at most {ceiling}", "prefixes", line)
         return rows
-
-    def _search(
-        self,
-        encoded: Readings,
-        batch: Sequence[int],
-        *,
-        config: SearchConfig,
-        starts: Sequence[list[int]] | None,
-    ) -> list[list[Hypothesis]]:
-        """What torch finds for the sources numbered `batch`."""
-        if not batch:
-            return []
-        sources = encoded.padded(batch, self._device())
-        ceiling = self.ceilings.target
-        prefixes = None if starts is None else [starts[number] for number in batch]
-        keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in batch]
-        if config.ctc_weight == 1:
-            if len(self.members) > 1 or any(prefixes or ()) or self.language_weight(config):
-                raise ConfigError(
-                    "search.ctc_weight = 1 reads outputs off one model's CTC layer: no ensemble, no prefixes and no language model "
-                    "(search.language_weight = 0 leaves one out)"
-                )
-            return ctc_search(self.members[0].model, sources[0], config, max_length=ceiling)
-        if (
-            self.shortlist is not None
-            and config.shortlist
-            and not (config.ctc_weight or any(prefixes or ()) or self.language_weight(config))
-        ):
-            tokens = torch.from_numpy(self.shortlist.tokens(encoded.first(number).data for number in batch))
-            few = ShortlistScorer(self.members[0].model, sources[0], tokens, max_length=ceiling)
-            return few.named(search(few, config=config, keys=keys))
-        scorers = [
-            model_scorer(member.model, source, config, max_length=ceiling) for member, source in zip(self.members, sources, strict=True)
-        ]
-        scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
-        if self.language_model is not None and config.language_weight:
-            scorer = FusedScorer(scorer, self.language_model.scorer(len(sources[0].lengths), self._device()), weight=config.language_weight)
-        return search(scorer, config=config, prefixes=prefixes, keys=keys)
 
     def language_weight(self, config: SearchConfig) -> float:
         """The weight of the language model in a search, 0 where there is none."""
@@ -389,7 +359,3 @@ class Predictor:
     def _device(self) -> torch.device:
         return next(self.members[0].model.parameters()).device
 
-
-def text_key(text: str) -> int:
-    """What the random draws of a source depend on, besides the seed: a number in [0, 2**64) hashed from its text."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")

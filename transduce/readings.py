@@ -5,7 +5,7 @@ The decision a reader would question: a media file is decoded once and kept unti
 where what is kept would become too much. A source that cannot be read or is too long is flagged, not left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,11 +57,7 @@ class Readings:
 
     def padded(self, batch: Sequence[int], device: torch.device) -> list[Padded]:
         """The sources numbered `batch` as each member reads them."""
-        found: dict[str, Padded] = {}
-        for codec in (member.source_codec for member in self.members):
-            if codec.digest not in found:
-                found[codec.digest] = codec.collate([self.rows[number][codec.digest].data for number in batch], None).to(device)
-        return [found[member.source_codec.digest] for member in self.members]
+        return padded_sources(self.members, [self.rows[number] for number in batch], device)
 
     def select(self, numbers: Sequence[int]) -> "Readings":
         """The sources of these numbers."""
@@ -76,6 +72,15 @@ class Readings:
     def searchable(self) -> list[int]:
         """Numbers of the sources that can be searched."""
         return [number for number, flags in enumerate(self.flags) if not {EMPTY, TOO_LONG, UNREADABLE} & set(flags)]
+
+
+def padded_sources(members: Sequence[Member], rows: Sequence[Mapping[str, Row]], device: torch.device) -> list[Padded]:
+    """Sources, each with its row by digest of the codec, as each member reads them."""
+    found: dict[str, Padded] = {}
+    for codec in (member.source_codec for member in members):
+        if codec.digest not in found:
+            found[codec.digest] = codec.collate([row[codec.digest].data for row in rows], None).to(device)
+    return [found[member.source_codec.digest] for member in members]
 
 
 def read_values(
