@@ -69,9 +69,11 @@ def padded_count(count: int) -> int:
     return -(-count // step) * step
 
 
-def padded_rows(rows: Tensor, kind: torch.dtype) -> Tensor:
-    """(M, K) -> (M', K) in the number format `kind`, zeros behind; itself where nothing changes."""
-    count, size = len(rows), padded_count(len(rows))
+def padded_rows(rows: Tensor, kind: torch.dtype, *, step: int | None = None) -> Tensor:
+    """(M, K) -> (M', K) in the number format `kind`, zeros behind; itself where nothing changes. M' is a multiple of `step`; None = as
+    `padded_count` has it."""
+    count = len(rows)
+    size = padded_count(count) if step is None else -(-count // step) * step
     if count == size:
         return rows.to(kind).contiguous()
     padded = rows.new_empty(size, rows.shape[1], dtype=kind)

@@ -39,19 +39,19 @@ def add_norm(outputs: Any, affine: Any, written: Any) -> None:
 @part
 def attend(read: Any, rows: Any, written: Any) -> None:
     """mixed[q] = softmax(query keys^T / sqrt(K) + bias) values for one query of S keys. read: queries, keys, values (rows, K), bias (rows,
-    S). rows: of the query, the first key, the first value and the bias, S, and q. written: room for float32 numbers (K,), (S or more,),
-    (K,), and mixed.
+    S), and the rows of the keys and values (S,). rows: of the query, what to add to those of keys and of values, that of the bias, and q.
+    written: room for float32 numbers (K,), (S or more,), (K,), and mixed.
 
     Rows are named by their numbers, because numba counts who uses an array that is cut out of another. Four keys at a time: the query
     and the sums are read a quarter as often."""
-    (queries, keys, values, bias), (query, key, value, hidden, length, place) = read, rows
+    (queries, keys, values, bias, known), (query, key, value, hidden, place) = read, rows
     (exact, weights, sums), mixed = written
-    size = len(exact)
+    size, length = len(exact), len(known)
     factor = _f32(1) / np.sqrt(_f32(size))
     for k in range(size):
         exact[k] = load(queries[query, k]) * factor
         sums[k] = _f32(0)
-    score(exact, (keys, key, length), weights)
+    score(exact, (keys, known, key), weights)
     for s in range(length):
         weights[s] += bias[hidden, s]
     for s in range(length, len(weights)):
@@ -61,7 +61,7 @@ def attend(read: Any, rows: Any, written: Any) -> None:
     for s in range(len(weights)):
         weights[s] = exponential(weights[s])
         total += weights[s]
-    add_weighted(weights, (values, value, length), sums)
+    add_weighted(weights, (values, known, value), sums)
     total = _f32(1) / total
     for k in range(size):
         mixed[place, k] = rounded(sums[k] * total, mixed)
@@ -69,38 +69,42 @@ def attend(read: Any, rows: Any, written: Any) -> None:
 
 @part
 def score(exact: Any, memory: Any, weights: Any) -> None:
-    """weights (S,) = the products of a query (K,) with S keys. memory: keys (rows, K), row of the first, S."""
-    keys, key, length = memory
-    size, fours = len(exact), length // 4 * 4
+    """weights (S,) = the products of a query (K,) with S keys. memory: keys (rows, K), their rows (S,) and what to add to these."""
+    keys, known, more = memory
+    size, length = len(exact), len(known)
+    fours = length // 4 * 4
     for s in range(0, fours, 4):
+        one, two, three, four = known[s] + more, known[s + 1] + more, known[s + 2] + more, known[s + 3] + more
         first, second, third, fourth = _f32(0), _f32(0), _f32(0), _f32(0)
         for k in range(size):
-            first += exact[k] * load(keys[key + s, k])
-            second += exact[k] * load(keys[key + s + 1, k])
-            third += exact[k] * load(keys[key + s + 2, k])
-            fourth += exact[k] * load(keys[key + s + 3, k])
+            first += exact[k] * load(keys[one, k])
+            second += exact[k] * load(keys[two, k])
+            third += exact[k] * load(keys[three, k])
+            fourth += exact[k] * load(keys[four, k])
         weights[s], weights[s + 1], weights[s + 2], weights[s + 3] = first, second, third, fourth
     for s in range(fours, length):
         first = _f32(0)
         for k in range(size):
-            first += exact[k] * load(keys[key + s, k])
+            first += exact[k] * load(keys[known[s] + more, k])
         weights[s] = first
 
 
 @part
 def add_weighted(weights: Any, memory: Any, sums: Any) -> None:
-    """sums (K,) += the values times their weights (S,). memory: values (rows, K), row of the first, S."""
-    values, value, length = memory
-    size, fours = len(sums), length // 4 * 4
+    """sums (K,) += the values times their weights (S,). memory: values (rows, K), their rows (S,) and what to add to these."""
+    values, known, more = memory
+    size, length = len(sums), len(known)
+    fours = length // 4 * 4
     for s in range(0, fours, 4):
+        one, two, three, four = known[s] + more, known[s + 1] + more, known[s + 2] + more, known[s + 3] + more
         first, second, third, fourth = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
         for k in range(size):
-            more = first * load(values[value + s, k]) + second * load(values[value + s + 1, k])
-            sums[k] += more + third * load(values[value + s + 2, k]) + fourth * load(values[value + s + 3, k])
+            half = first * load(values[one, k]) + second * load(values[two, k])
+            sums[k] += half + third * load(values[three, k]) + fourth * load(values[four, k])
     for s in range(fours, length):
         first = weights[s]
         for k in range(size):
-            sums[k] += first * load(values[value + s, k])
+            sums[k] += first * load(values[known[s] + more, k])
 
 
 @part
@@ -111,23 +115,26 @@ def rooms_for(length: Any, size: Any) -> Any:
 
 @kernel
 def attend_past(packed: Array, cache: Any, mixed: Array) -> None:
-    """Keys and values of packed (M', (H + 2 G) K) join the cache, then its queries attend: mixed (M', H K). cache: (2, L, N, G, P, K),
-    layer, number of positions in use with the new one."""
-    kept, layer, used = cache
-    _, layers, count, groups, most, size = kept.shape
-    parts = packed.shape[1] // size
-    heads = parts - 2 * groups
-    rooms, past = rooms_for(used, size), kept.reshape(-1, size)
-    read, outputs = (packed.reshape(-1, size), past, past, np.zeros((1, used), _f32)), mixed.reshape(-1, size)
+    """Keys and values of packed (M', (H + 2 G) K) join the cache, then its queries attend: mixed (M', H K). cache: pages (L, B, P, W, 2 G,
+    K), layer, and of each hypothesis its sentence (N,) and the places of its positions (N, t), the new one included."""
+    pages, layer, (sentences, places) = cache
+    _, batch, most, width, pairs, size = pages.shape
+    count, used = places.shape
+    parts, groups = packed.shape[1] // size, pairs // 2
+    heads, past, known = parts - pairs, pages.reshape(-1, size), np.empty(used, np.int64)
+    rooms = rooms_for(used, size)
+    read, outputs = (packed.reshape(-1, size), past, past, np.zeros((1, used), _f32), known), mixed.reshape(-1, size)
     for row in range(count):
-        for group in range(groups):
-            key = ((layer * count + row) * groups + group) * most
-            value, new = key + layers * count * groups * most, row * parts + heads + group
+        first = (layer * batch + sentences[row]) * most
+        for position in range(used):
+            known[position] = ((first + position) * width + places[row, position]) * pairs
+        new = known[used - 1]
+        for pair in range(pairs):
             for k in range(size):
-                past[key + used - 1, k] = read[0][new, k]
-                past[value + used - 1, k] = read[0][new + groups, k]
-            for head in range(group * heads // groups, (group + 1) * heads // groups):
-                attend(read, (row * parts + head, key, value, 0, used, row * heads + head), (rooms, outputs))
+                past[new + pair, k] = read[0][row * parts + heads + pair, k]
+        for head in range(heads):
+            group = head * groups // heads
+            attend(read, (row * parts + head, group, groups + group, 0, row * heads + head), (rooms, outputs))
 
 
 @kernel
@@ -137,13 +144,13 @@ def attend_memory(queries: Array, memory: Any, mixed: Array) -> None:
     keys, values, bias, width = memory
     batch, groups, length, size = keys.shape
     heads, rooms = queries.shape[1] // size, rooms_for(length, size)
-    read = queries.reshape(-1, size), keys.reshape(-1, size), values.reshape(-1, size), bias
+    read = queries.reshape(-1, size), keys.reshape(-1, size), values.reshape(-1, size), bias, np.arange(length)
     outputs = mixed.reshape(-1, size)
     for row in range(batch * width):
         sentence = row // width
         for head in range(heads):
-            known, here = (sentence * groups + head * groups // heads) * length, row * heads + head
-            attend(read, (here, known, known, sentence, length, here), (rooms, outputs))
+            known = (sentence * groups + head * groups // heads) * length
+            attend(read, (row * heads + head, known, known, sentence, row * heads + head), (rooms, outputs))
 
 
 @part
@@ -162,16 +169,16 @@ def attend_within(packed: Array, memory: Any, mixed: Array) -> None:
     starts, heads, groups = memory
     longest, size, parts = np.max(starts[1:] - starts[:-1]), mixed.shape[1] // heads, heads + 2 * groups
     keys, values = np.empty((longest, size), _f32), np.empty((longest, size), _f32)
-    read, outputs = (packed.reshape(-1, size), keys, values, np.zeros((1, longest), _f32)), mixed.reshape(-1, size)
+    rows, bias, outputs = packed.reshape(-1, size), np.zeros((1, longest), _f32), mixed.reshape(-1, size)
     for sentence in range(len(starts) - 1):
         first, length = starts[sentence], starts[sentence + 1] - starts[sentence]
-        rooms = rooms_for(length, size)
+        rooms, read = rooms_for(length, size), (rows, keys, values, bias, np.arange(length))
         for group in range(groups):
-            copy_rows(read[0], (first * parts + heads + group, parts, length), keys)
-            copy_rows(read[0], (first * parts + heads + groups + group, parts, length), values)
+            copy_rows(rows, (first * parts + heads + group, parts, length), keys)
+            copy_rows(rows, (first * parts + heads + groups + group, parts, length), values)
             for place in range(length * heads // groups):
                 row, head = first + place % length, group * heads // groups + place // length
-                attend(read, (row * parts + head, 0, 0, 0, length, row * heads + head), (rooms, outputs))
+                attend(read, (row * parts + head, 0, 0, 0, row * heads + head), (rooms, outputs))
 
 
 @kernel

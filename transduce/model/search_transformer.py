@@ -18,13 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transduce.model.attention import CrossAttention, HeadLayout, KeyValueCache, SelfAttention
+from transduce.model.attention import CrossAttention, HeadLayout, SelfAttention
 from transduce.model.bfloat16 import BFloat16FeedForward, BFloat16Linear, BFloat16Product, bfloat16_model
 from transduce.model.fused import array, kernels, search_loops, searches
 from transduce.model.int8 import Int8Linear, int8_model
 from transduce.model.interface import Decoder, Encoder, Memory, memory_with_mean, real_positions
 from transduce.model.layers import FeedForward, LayerNorm
+from transduce.model.packed import PackedLinear, packed_model, packs
 from transduce.model.products import FUSED, Linear, padded_count
+from transduce.model.search_cache import SharedCache
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.stack import DecoderStack, Residual
 from transduce.model.transformer import Positions, TransformerDecoder, TransformerEncoder, TransformerState
@@ -37,7 +39,7 @@ def model_with_products(model: Seq2Seq, kind: Literal["fp32", "int8", "bf16"]) -
     """The model that answers a search whose products have that precision; exact ones stay what they are, to the last bit."""
     match kind:
         case "fp32":
-            return model
+            return with_loops(packed_model(model) if packs() else model)
         case "int8":
             return with_loops(int8_model(model))
         case "bf16":
@@ -139,7 +141,7 @@ def _product(layer: nn.Module, then: str = "none") -> Product | None:
             return Product(product, torch.bfloat16)
         case BFloat16Product():
             return Product(layer, torch.bfloat16)
-        case Int8Linear():
+        case Int8Linear() | PackedLinear():
             return Product(partial(layer, then=then), torch.float32)
         case Linear():
             return Product(layer if then == "none" else lambda rows: FUSED[then](layer(rows)), torch.float32)
@@ -210,7 +212,18 @@ class LoopedEncoder(Encoder):
         return memory_with_mean(states, mask)
 
 
-class LoopedDecoder(Decoder[TransformerState]):
+@dataclass(frozen=True)
+class LoopedState:
+    """What hypotheses have looked at so far, for the loops."""
+
+    cache: SharedCache
+
+    def select(self, rows: Tensor) -> "LoopedState":
+        """The hypotheses named by `rows`."""
+        return LoopedState(self.cache.select(rows))
+
+
+class LoopedDecoder(Decoder[TransformerState | LoopedState]):
     """A Transformer decoder whose steps run by loops in processes of one thread; all else is the decoder's own."""
 
     def __init__(self, decoder: TransformerDecoder, layers: Layers, norm: LayerNorm) -> None:
@@ -224,26 +237,33 @@ class LoopedDecoder(Decoder[TransformerState]):
         bias, *keys = memory.keys
         return Memory(memory.states, memory.mask, memory.summary, (bias, *(key.to(self._kind) for key in keys)))
 
-    def start(self, memory: Memory) -> TransformerState:
+    def start(self, memory: Memory) -> TransformerState | LoopedState:
         """No positions yet, one row per sentence."""
-        return self.decoder.start(memory)
+        if not searches(memory.states):
+            return self.decoder.start(memory)
+        return LoopedState(SharedCache.empty(len(memory.states), self.decoder.layout, layers=len(self._layers), kind=self._kind))
 
     def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `TransformerDecoder`."""
         return self.decoder(inputs, _exact(memory), with_attention=with_attention)  # type: ignore[no-any-return]
 
-    def step(self, inputs: Tensor, state: TransformerState, memory: Memory) -> tuple[Tensor, TransformerState]:
+    def step(self, inputs: Tensor, state: TransformerState | LoopedState, memory: Memory) -> tuple[Tensor, TransformerState | LoopedState]:
         """(N, E) -> (N, D) and the next state."""
-        if not searches(inputs):
-            return self.decoder.step(inputs, state, _exact(memory))
-        hidden = self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), state.position)
-        cache = state.cache.opened(state.position, self._kind)
+        match state:
+            case TransformerState():
+                return self.decoder.step(inputs, state, _exact(memory))
+            case LoopedState(cache=cache):
+                return self._step(inputs, cache, memory)
+
+    def _step(self, inputs: Tensor, cache: SharedCache, memory: Memory) -> tuple[Tensor, LoopedState]:
+        hidden = self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), cache.places.shape[1])
+        cache = cache.opened(len(inputs) // len(memory.mask))
         rows = _StepRows(hidden[:, 0], cache, memory)
         for number, (past, cross, block) in enumerate(self._layers):
             rows.add(past, partial(rows.attend_past, layer=number))
             rows.add(cross, partial(rows.attend_memory, layer=number))
             rows.add(block)
-        return rows.last(self._norm), TransformerState(cache, state.position + 1)
+        return rows.last(self._norm), LoopedState(cache)
 
 
 def _exact(memory: Memory) -> Memory:
@@ -254,15 +274,15 @@ def _exact(memory: Memory) -> Memory:
 class _StepRows(_Rows):
     """Those of a step, N = B W hypotheses grouped by sentence, with what they look at."""
 
-    def __init__(self, hidden: Tensor, cache: KeyValueCache, memory: Memory) -> None:
-        super().__init__(hidden, cache.buffer.dtype)
-        self._cache, self._used = array(cache.buffer), cache.used
+    def __init__(self, hidden: Tensor, cache: SharedCache, memory: Memory) -> None:
+        super().__init__(hidden, cache.pages.buffer.dtype)
+        self._pages, *self._past = cache.arrays()
         self._keys, bias = memory.keys[1:], array(memory.keys[0])
         self._bias, self._width = bias.reshape(len(bias), -1), len(hidden) // len(bias)
 
     def attend_past(self, packed: Tensor, layer: int) -> Tensor:
         """packed (M', (H + 2 G) K) joins the cache -> rows (M', H K)."""
-        search_loops().attend_past(array(packed), (self._cache, layer, self._used), self._rows)
+        search_loops().attend_past(array(packed), (self._pages, layer, tuple(self._past)), self._rows)
         return self.rows
 
     def attend_memory(self, queries: Tensor, layer: int) -> Tensor:

@@ -1,0 +1,80 @@
+"""Float32 products with weights that lie in oneDNN's order, for prediction.
+
+In: a trained model. Out: a copy that answers the same up to the last bits of sums, whose encoder, decoder and output layer multiply by
+oneDNN's own call. Where MKL, to which torch's products go, is slower than oneDNN (AMD's processors) that is 5 to 35 % of a product
+(measured, docs/performance.md); `packs` says whether.
+
+The decision to question: rows are padded to a multiple of `SMALL_STEP`, because oneDNN compiles code for each number of them; and of fewer
+rows than `FEWEST_ROWS` the call itself would cost more than it saves.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from transduce.model.heads import TokenHead, token_head
+from transduce.model.int8 import with_products
+from transduce.model.products import FUSED, SMALL_STEP, Linear, has_onednn, padded_rows, product
+from transduce.model.seq2seq import Seq2Seq
+from transduce.processor import cpu_vendor
+
+TYPICAL_ROWS = 256
+"""Rows of a product for which the order of the weights is chosen."""
+FEWEST_ROWS = 16
+FEWEST_WEIGHTS = 256 * 512
+"""Of smaller matrices the product takes as long either way."""
+
+
+def packs() -> bool:
+    """Whether packed float32 products are the faster ones here."""
+    return has_onednn() and cpu_vendor() == "AuthenticAMD"
+
+
+class PackedProduct(nn.Module):
+    """f(x W^T + b) with W (N, K). The packed weights are derived from W and never stored."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, TYPICAL_ROWS)
+
+    def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
+        """(..., K) -> (..., N)."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        if len(rows) < FEWEST_ROWS:
+            return FUSED[then](functional.linear(inputs, self.weight, self.bias))
+        outputs = product(padded_rows(rows, torch.float32, step=SMALL_STEP), self.packed, self.bias, then=then, by_onednn=True)
+        return outputs[: len(rows)].view(*inputs.shape[:-1], -1)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer with a packed product. `weight` stays for those that read it (recurrent layers share it over their steps)."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.product = PackedProduct(linear.weight, linear.bias)
+
+    def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
+        """(..., K) -> (..., N), then one of the non-linearities `FUSED`."""
+        return self.product(inputs, then=then)  # type: ignore[no-any-return]
+
+
+class PackedTokenHead(TokenHead):
+    """A token head with a packed product; the embedding that shares its weights is looked up as it was."""
+
+    def __init__(self, head: TokenHead) -> None:
+        nn.Module.__init__(self)
+        self.bridge, self.weight, self.bias = head.bridge, head.weight, head.bias
+        self.product = PackedProduct(head.weight, head.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return self.product(self.project(hidden))  # type: ignore[no-any-return]
+
+
+def packed_model(model: Seq2Seq) -> Seq2Seq:
+    """A copy of `model` with packed products in encoder, decoder and head; everything else is shared with it, the weights included."""
+    converted = with_products(model, lambda module: PackedLinear(module) if type(module) is Linear and module.weight.numel() >= FEWEST_WEIGHTS else None)
+    converted.head = PackedTokenHead(token_head(converted.head))
+    return converted
