@@ -1,19 +1,24 @@
 """Search on scorers whose every answer is known."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 from toy_scorers import BOS, EOS, PAD, UNK, ToyScorer, naive_greedy
 
+from transduce.decode import candidates
 from transduce.decode.candidates import best_candidates, best_tokens, log_probabilities
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.length import length_divisor
 from transduce.decode.options import SamplingConfig, SearchConfig
 from transduce.decode.scorers import EnsembleScorer
-from transduce.decode.search import search
+from transduce.decode.search import make_rules, search
 from transduce.errors import ConfigError, DivergedError
+from transduce.model import fused
 
 STOPS = ("first", "full", "likely", "best", "never")
 
@@ -45,6 +50,73 @@ def test_log_softmax_in_place_is_exact() -> None:
     logits = torch.randn((7, 801), generator=torch.Generator().manual_seed(0)) * 8
     expected = logits.double().log_softmax(-1)
     assert (log_probabilities(logits, False).double() - expected).abs().max() < 1e-5
+
+
+@pytest.fixture
+def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """One thread, as in the processes of a search; the rows of each call of the loop."""
+    if fused.kernels() is None:
+        pytest.skip("numba is not installed")
+    calls, own, before = [], candidates.best_of_each, torch.get_num_threads()
+
+    def counted(scores: Tensor, rules: candidates.Rules, **names: Any) -> tuple[Tensor, Tensor, Tensor]:
+        calls.append(len(scores))
+        return own(scores, rules, **names)
+
+    monkeypatch.setattr("transduce.decode.beam.best_of_each", counted)
+    monkeypatch.setattr("transduce.decode.paths.best_of_each", counted)
+    torch.set_num_threads(1)
+    yield calls
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [7, 60, 128, 257, 1000])
+@pytest.mark.parametrize("ending", [True, False])
+@pytest.mark.usefixtures("loops")
+def test_a_loop_ranks_as_torch_does(size: int, ending: bool) -> None:
+    rules = make_rules(ToyScorer([0], size=size), config=SearchConfig(beam_size=3))
+    logits = 4 * torch.randn((9, size), generator=torch.Generator().manual_seed(size))
+    logits[3, 5:] = -math.inf
+    exact = logits.log_softmax(-1)
+    with torch.inference_mode():
+        values, tokens, ends = candidates.best_of_each(logits.clone(), rules, count=3, ending=ending)
+    torch.testing.assert_close(ends, exact[:, EOS].clone())
+    exact[:, rules.suppressed if ending else rules.left_out] = -math.inf
+    wanted = exact.topk(3)
+    torch.testing.assert_close(values, wanted.values)
+    finite = wanted.values > -math.inf
+    assert torch.equal(tokens[finite], wanted.indices[finite])
+
+
+@pytest.mark.usefixtures("loops")
+def test_a_loop_gives_nothing_for_what_is_no_number() -> None:
+    rules = make_rules(ToyScorer([0], size=300), config=SearchConfig(beam_size=3))
+    logits = torch.zeros(2, 300)
+    logits[1, 260] = math.nan
+    with torch.inference_mode():
+        values, _, ends = candidates.best_of_each(logits, rules, count=2, ending=True)
+    assert values[0].isfinite().all() and ends[0].isfinite() and values[1].isnan().all() and ends[1].isnan()
+
+
+@pytest.mark.parametrize("config", [SearchConfig(), SearchConfig(beam_size=4), SearchConfig(beam_size=4, num_best=4, early_stop="full")])
+def test_searches_by_loop_find_what_others_find(loops: list[int], config: SearchConfig) -> None:
+    scorer = ToyScorer([0, 1, 2, 3], size=200, end_bias=1.0)
+    found = search(scorer, config=config)
+    assert len(loops) > 2
+    torch.set_num_threads(2)
+    wanted = search(scorer, config=config)
+    for ours, exact in zip(found, wanted, strict=True):
+        assert [path.tokens for path in ours] == [path.tokens for path in exact]
+        for one, other in zip(ours, exact, strict=True):
+            assert one.token_log_probabilities == pytest.approx(other.token_log_probabilities, abs=1e-5)
+
+
+def test_what_re_ranks_goes_the_general_way(loops: list[int]) -> None:
+    scorer = ToyScorer([0, 1], size=60)
+    search(scorer, config=SearchConfig(beam_size=3, min_length=2))
+    search(scorer, config=SearchConfig(sampling=SamplingConfig(seed=1)))
+    search(scorer, config=SearchConfig(), prefixes=[[7], [8]])
+    assert not loops
 
 
 @pytest.mark.parametrize("size", [5, 9, 300])
@@ -200,7 +272,9 @@ def test_a_dead_end_gives_what_there_was(beam: int, position: int) -> None:
     free = search(scorer, config=SearchConfig(beam_size=beam))
     found = search(scorer, config=SearchConfig(beam_size=beam), constraints=[Forbid(position, 1)])
     assert len(found[1][0].tokens) == position and found[1][0].truncated
-    assert found[0] == free[0] and found[2] == free[2]
+    for ours, exact in ((found[0], free[0]), (found[2], free[2])):
+        assert [path.tokens for path in ours] == [path.tokens for path in exact]
+        assert [path.score for path in ours] == pytest.approx([path.score for path in exact])
 
 
 def test_numbers_that_are_no_numbers_are_an_error() -> None:

@@ -3,19 +3,21 @@
 In: a scorer and the rules. Out: finished hypotheses per sentence, best first. The decision to question: the end-of-sequence
 column is taken out before the W best are chosen. So the W best others keep the beam full without the usual 2W
 candidates, and an ending counts when it would be among the W best of all (as if both had been ranked together).
-Hypotheses are drawn up in Python only when one finishes; a step that finishes nothing touches (B, W) numbers in numpy.
+Hypotheses are drawn up in Python only at the end; a step that finishes nothing touches (B, W) numbers in numpy.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.decode.candidates import Rules, best_candidates, log_probabilities, restrict
+from transduce.decode.candidates import Rules, best_candidates, best_of_each, log_probabilities, ranks_by_loop, restrict
 from transduce.decode.constraints import NEVER
-from transduce.decode.hypotheses import Hypothesis, Pools, make_hypothesis
+from transduce.decode.hypotheses import Finished, Hypothesis, Pools, make_hypothesis
 from transduce.decode.length import length_divisor
+from transduce.decode.options import SearchConfig
 from transduce.decode.scorers import Scorer, StateT
 from transduce.errors import DivergedError
 
@@ -69,10 +71,10 @@ def beam_search(scorer: Scorer[StateT], rules: Rules) -> list[list[Hypothesis]]:
     last = torch.full((len(beam.sentences),), rules.bos_id, device=rules.suppressed.device)
     while True:
         scores, state = scorer.step(last, state)
-        expansion = expand(log_probabilities(scores, scorer.normalised), beam, rules)
+        expansion = expand(scores, beam, rules, normalised=scorer.normalised)
         still_open = settle(expansion, beam, rules, pools=pools)
         if not still_open.any():
-            return [found[: rules.config.num_best] for found in pools.results()]
+            return pools.results(rules.config.num_best)
         rows, kept = next_rows(expansion, beam, still_open)
         beam = advance(beam, expansion, rows=rows, still_open=still_open, kept=kept)
         last = beam.tokens[:, -1]
@@ -95,11 +97,13 @@ def first_beam(num_sentences: int, rules: Rules) -> Beam:
     )
 
 
-def expand(scores: Tensor, beam: Beam, rules: Rules) -> Expansion:
-    """scores: (N, V) log-probabilities, overwritten. Shapes: see `Expansion`."""
+def expand(scores: Tensor, beam: Beam, rules: Rules, *, normalised: bool) -> Expansion:
+    """scores: (N, V) of the scorer, overwritten. Shapes: see `Expansion`."""
+    if ranks_by_loop(scores, rules, normalised=normalised):
+        return expand_by_loop(scores, beam, rules)
     batch, width = beam.totals.shape
     size = scores.shape[1]
-    scores = scores.view(batch, width, size)
+    scores = log_probabilities(scores, normalised).view(batch, width, size)
     model_scores = scores.clone() if rules.rescores else None
     restrict(scores, rules, so_far=beam.tokens.view(batch, width, beam.tokens.shape[1]), sentences=beam.sentences)
     ended = scores[:, :, rules.eos_id] + beam.totals  # (B, W)
@@ -112,6 +116,18 @@ def expand(scores: Tensor, beam: Beam, rules: Rules) -> Expansion:
     before = beam.trail[:, -1].view(batch, width) if beam.trail.shape[1] else torch.zeros_like(ended)
     trail = model_scores.view(batch, -1).gather(1, indices) + before.gather(1, origins)
     return Expansion(ended, totals, origins, tokens, model_scores[:, :, rules.eos_id] + before, trail)
+
+
+def expand_by_loop(logits: Tensor, beam: Beam, rules: Rules) -> Expansion:
+    """logits: (N, V), overwritten. The best of a sentence are among the best of each of its hypotheses."""
+    batch, width = beam.totals.shape
+    each = min(rules.config.beam_size, logits.shape[1])
+    values, tokens, ends = best_of_each(logits, rules, count=each, ending=False)
+    sums = (values.view(batch, width, each) + beam.totals[:, :, None]).view(batch, -1)
+    totals, places = sums.topk(min(rules.config.beam_size, width * each))
+    ended = ends.view(batch, width) + beam.totals
+    origins = places.div(each, rounding_mode="floor")
+    return Expansion(ended, totals, origins, tokens.view(batch, -1).gather(1, places), ended, totals)
 
 
 def settle(expansion: Expansion, beam: Beam, rules: Rules, *, pools: Pools) -> np.ndarray:
@@ -156,18 +172,26 @@ def reachable(best: np.ndarray, beam: Beam, rules: Rules) -> np.ndarray:
 
 
 def collect(cells: np.ndarray, beam: Beam, rules: Rules, *, pools: Pools, expansion: Expansion | None) -> None:
-    """Draw up the hypotheses in `cells` (count, 2) = (row of sentence, beam): with an end from `expansion`, else truncated as they are."""
+    """Put the hypotheses in `cells` (count, 2) = (row of sentence, beam) into the pools: with an end from `expansion`, else truncated."""
     tokens, trail = beam.tokens.cpu().numpy(), beam.trail.cpu().numpy()
     totals = (beam.totals if expansion is None else expansion.ended).cpu().numpy()
     ended_trail = None if expansion is None else expansion.ended_trail.cpu().numpy()
-    divisor = length_divisor(rules.config, tokens.shape[1] + 1)
-    for sentence, place in cells:
-        number, row, total = int(beam.sentences[sentence]), int(sentence) * beam.width + int(place), float(totals[sentence, place])
-        if expansion is not None and total / divisor <= pools.threshold[number]:
+    divisor = length_divisor(rules.config, tokens.shape[1] + (expansion is not None))
+    for sentence, place in cells.tolist():
+        number, row, total = int(beam.sentences[sentence]), sentence * beam.width + place, float(totals[sentence, place])
+        score = total / divisor
+        if expansion is not None and score <= pools.threshold[number]:
             continue
-        sums = trail[row] if ended_trail is None else np.append(trail[row], ended_trail[sentence, place])
-        steps = np.diff(sums, prepend=np.float32(0)).tolist()
-        pools.add(number, make_hypothesis(tokens[row].tolist(), steps, total=total, truncated=expansion is None, config=rules.config))
+        ended = None if ended_trail is None else ended_trail[sentence, place]
+        draw = partial(draw_up, tokens[row], (trail[row], ended), total=total, config=rules.config)
+        pools.add(number, Finished(score, expansion is None, draw))
+
+
+def draw_up(tokens: np.ndarray, trail: tuple[np.ndarray, np.float32 | None], *, total: float, config: SearchConfig) -> Hypothesis:
+    """tokens: (t,). trail: (t,) summed log-probabilities, and that with the end; None = the hypothesis is truncated."""
+    sums, ended = trail
+    steps = np.diff(sums if ended is None else np.append(sums, ended), prepend=np.float32(0)).tolist()
+    return make_hypothesis(tokens.tolist(), steps, total=total, truncated=ended is None, config=config)
 
 
 def next_rows(expansion: Expansion, beam: Beam, still_open: np.ndarray) -> tuple[Tensor | None, Tensor | None]:

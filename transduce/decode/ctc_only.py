@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transduce.data.batch import Padded
 from transduce.decode.ctc import Prefixes, start_prefixes
-from transduce.decode.hypotheses import Hypothesis, Pools, make_hypothesis
+from transduce.decode.hypotheses import Finished, Hypothesis, Pools, make_hypothesis
 from transduce.decode.length import length_limits
 from transduce.decode.options import SearchConfig
 from transduce.errors import DivergedError
@@ -98,7 +98,7 @@ def ranked(found: list[list[Output]], prefixes: Prefixes, *, limits: list[int], 
         for place, (output, truncated) in enumerate(own):
             values = steps[sentence * width + place, : len(output) + (not truncated)].tolist()
             hypothesis = make_hypothesis(list(output), values, total=sum(values), truncated=truncated, config=config)
-            pools.add(sentence, hypothesis)
+            pools.add(sentence, Finished.of(hypothesis))
     return pools.results()
 
 

@@ -1,8 +1,9 @@
 """What search returns, and where finished hypotheses wait while the others go on.
 
-Finished hypotheses are plain Python values: they are built only when something finishes, never inside a step.
+They are plain Python values, drawn up at the end of the search, for those that are returned: a beam finishes many more.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +33,20 @@ def make_hypothesis(
     return Hypothesis(tuple(tokens), total / divisor, float(sum(log_probabilities)), tuple(log_probabilities), truncated)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A hypothesis that is over. draw: makes it, where it turns out to be one of the best."""
+
+    score: float
+    truncated: bool
+    draw: Callable[[], Hypothesis]
+
+    @staticmethod
+    def of(hypothesis: Hypothesis) -> "Finished":
+        """One that is made already."""
+        return Finished(hypothesis.score, hypothesis.truncated, lambda: hypothesis)
+
+
 @dataclass
 class Pools:
     """The best `capacity` finished hypotheses of each of `num_sentences` sentences."""
@@ -39,8 +54,8 @@ class Pools:
     num_sentences: int
     capacity: int
     threshold: np.ndarray = field(init=False)  # (num_sentences,) worst score of a full pool, -inf while there is room
-    finished: list[list[Hypothesis]] = field(init=False)
-    truncated: list[list[Hypothesis]] = field(init=False)
+    finished: list[list[Finished]] = field(init=False)
+    truncated: list[list[Finished]] = field(init=False)
     any_full: bool = False
 
     def __post_init__(self) -> None:
@@ -48,7 +63,7 @@ class Pools:
         self.finished = [[] for _ in range(self.num_sentences)]
         self.truncated = [[] for _ in range(self.num_sentences)]
 
-    def add(self, sentence: int, hypothesis: Hypothesis) -> None:
+    def add(self, sentence: int, hypothesis: Finished) -> None:
         """Keep it if it is among the best; a truncated one counts only where finished ones are missing."""
         if hypothesis.truncated:
             self.truncated[sentence].append(hypothesis)
@@ -61,7 +76,8 @@ class Pools:
             self.threshold[sentence] = pool[-1].score
             self.any_full = True
 
-    def results(self) -> list[list[Hypothesis]]:
-        """Per sentence the best first, truncated ones behind finished ones."""
+    def results(self, count: int | None = None) -> list[list[Hypothesis]]:
+        """Per sentence the best `count` (None = all that were kept), the best first, truncated ones behind finished ones."""
+        most = self.capacity if count is None else min(count, self.capacity)
         pairs = zip(self.finished, self.truncated, strict=True)
-        return [(done + sorted(cut, key=lambda kept: -kept.score))[: self.capacity] for done, cut in pairs]
+        return [[one.draw() for one in (done + sorted(cut, key=lambda kept: -kept.score))[:most]] for done, cut in pairs]

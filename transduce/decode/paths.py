@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.decode.candidates import Rules, best_tokens, log_probabilities, restrict
+from transduce.decode.candidates import Rules, best_of_each, best_tokens, log_probabilities, ranks_by_loop, restrict
 from transduce.decode.constraints import NEVER
-from transduce.decode.hypotheses import Hypothesis, Pools, make_hypothesis
+from transduce.decode.hypotheses import Finished, Hypothesis, Pools, make_hypothesis
 from transduce.decode.sampling import sample_tokens, uniform_table
 from transduce.decode.scorers import Scorer, StateT
 from transduce.errors import DivergedError
@@ -66,7 +66,7 @@ def walk(scorer: Scorer[StateT], rules: Rules, *, keys: np.ndarray) -> list[list
     last = torch.full((len(paths.open),), rules.bos_id, device=rules.suppressed.device)
     while True:
         scores, state = scorer.step(last, state)
-        paths = extend(log_probabilities(scores, scorer.normalised), paths, rules)
+        paths = extend(scores, paths, rules, normalised=scorer.normalised)
         if settle(paths, rules, pools=pools):
             alive = paths.open.reshape(-1, paths.width).max(axis=1)
             if not alive.any():
@@ -92,8 +92,13 @@ def start_paths(rules: Rules, keys: np.ndarray) -> Paths:
     return Paths(tokens, values, ranks, uniform, np.arange(count), np.ones(count * width, dtype=bool))
 
 
-def extend(scores: Tensor, paths: Paths, rules: Rules) -> Paths:
-    """scores: (N, V) log-probabilities, overwritten -> the paths one token later."""
+def extend(scores: Tensor, paths: Paths, rules: Rules, *, normalised: bool) -> Paths:
+    """scores: (N, V) of the scorer, overwritten -> the paths one token later."""
+    if paths.uniform is None and ranks_by_loop(scores, rules, normalised=normalised):
+        ranks, tokens, _ = best_of_each(scores, rules, count=1, ending=True)
+        all_ranks = torch.cat([paths.ranks, ranks], 1)
+        return replace(paths, tokens=torch.cat([paths.tokens, tokens], 1), values=all_ranks, ranks=all_ranks)
+    scores = log_probabilities(scores, normalised)
     size, length = scores.shape[1], paths.tokens.shape[1]
     model_scores = scores.clone() if rules.rescores else None
     cube = scores.view(len(paths.sentences), paths.width, size)
@@ -124,7 +129,7 @@ def settle(paths: Paths, rules: Rules, *, pools: Pools) -> bool:
     cut = stuck | (rules.limits.maximum[owners] <= length)
     closing = np.flatnonzero((ended | cut) & paths.open)
     for row in closing:
-        pools.add(int(owners[row]), draw_up(paths, rules, row=int(row), ended=bool(ended[row])))
+        pools.add(int(owners[row]), Finished.of(draw_up(paths, rules, row=int(row), ended=bool(ended[row]))))
     paths.open[closing] = False
     return len(closing) > 0
 

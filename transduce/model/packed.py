@@ -73,8 +73,13 @@ class PackedTokenHead(TokenHead):
         return self.product(self.project(hidden))  # type: ignore[no-any-return]
 
 
+def packed_layer(module: nn.Module) -> nn.Module | None:
+    """What takes the place of a module; None = it stays."""
+    return PackedLinear(module) if type(module) is Linear and module.weight.numel() >= FEWEST_WEIGHTS else None
+
+
 def packed_model(model: Seq2Seq) -> Seq2Seq:
     """A copy of `model` with packed products in encoder, decoder and head; everything else is shared with it, the weights included."""
-    converted = with_products(model, lambda module: PackedLinear(module) if type(module) is Linear and module.weight.numel() >= FEWEST_WEIGHTS else None)
+    converted = with_products(model, packed_layer)
     converted.head = PackedTokenHead(token_head(converted.head))
     return converted

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from transduce.model.kernels import Array, exponential, kernel, load, lower, part, rounded
+from transduce.model.kernels import Array, exponential, kernel, largest, load, lower, part, rounded
 
 _i8, _i32, _f32 = np.int8, np.int32, np.float32
+GROUPS = 128
+"""Of columns, whose largest numbers are known while a row is ranked."""
 
 
 @kernel
@@ -214,3 +216,61 @@ def scale_rows(scales: Any, bias: Any, rows: Any) -> None:
             if bias is not None:
                 total += bias[place]
             outputs[row, place] = least if total < least else total
+
+
+@kernel
+def best_of_rows(logits: Array, special: Any, written: Any) -> None:
+    """written: the largest log-probabilities (N, k) of each row, best first, their tokens (N, k), and the log-probability of the end (N,).
+    logits: (N, V), overwritten. special: tokens that are left out, and the end. A row with NaN has NaN alone.
+
+    Groups of columns of which none is larger than the k-th best so far are not looked at."""
+    (excluded, end), (values, tokens, ends) = special, written
+    (count, size), most, bounds = logits.shape, values.shape[1], np.empty(GROUPS, _f32)
+    for row in range(count):
+        bound_groups(logits.view(_i32), row, bounds)
+        top, total = largest(bounds), _f32(0)
+        for place in range(size):
+            total += exponential(logits[row, place] - top)
+        norm = top + np.log(total)
+        ends[row] = logits[row, end] - norm
+        for token in excluded:
+            logits[row, token] = -np.inf
+        for rank in range(most):
+            values[row, rank], tokens[row, rank] = -np.inf, 0
+        for group in range(GROUPS):
+            if bounds[group] > values[row, most - 1]:
+                insert_group(logits, (row, group), (values, tokens))
+        for rank in range(most):
+            values[row, rank] -= norm
+
+
+@part
+def bound_groups(codes: Any, row: Any, bounds: Any) -> None:
+    """The largest number of a row in each group of columns, as `largest` finds it. codes: (N, V), the bits of the numbers. Group g has
+    the columns g, g + GROUPS, ..., so that vector instructions compare neighbours."""
+    found, whole = bounds.view(_i32), codes.shape[1] // GROUPS * GROUPS
+    found[:] = _i32(-(2**31))
+    for first in range(0, whole, GROUPS):
+        for group in range(GROUPS):
+            code = codes[row, first + group]
+            found[group] = max(found[group], _i32(code ^ ((code >> _i32(31)) & _i32(0x7FFFFFFF))))
+    for place in range(whole, codes.shape[1]):
+        code = codes[row, place]
+        found[place - whole] = max(found[place - whole], _i32(code ^ ((code >> _i32(31)) & _i32(0x7FFFFFFF))))
+    for group in range(GROUPS):
+        found[group] = _i32(found[group] ^ ((found[group] >> _i32(31)) & _i32(0x7FFFFFFF)))
+
+
+@part
+def insert_group(logits: Any, group: Any, written: Any) -> None:
+    """Put those of a group (row, first column) that are larger than the last of the row's best (N, k) among these, in order."""
+    (row, first), (values, tokens) = group, written
+    most = values.shape[1]
+    for place in range(first, logits.shape[1], GROUPS):
+        rank, value = most, logits[row, place]
+        while rank > 0 and value > values[row, rank - 1]:
+            if rank < most:
+                values[row, rank], tokens[row, rank] = values[row, rank - 1], tokens[row, rank - 1]
+            rank -= 1
+        if rank < most:
+            values[row, rank], tokens[row, rank] = value, place
