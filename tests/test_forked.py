@@ -1,6 +1,7 @@
 import gc
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -9,16 +10,32 @@ from transduce.errors import EXIT_IO, DataError, WorkerError
 from transduce.forked import Copies
 
 
-def test_answers_come_in_turns_from_processes_with_one_thread_each():
+def test_answers_come_from_processes_with_one_thread_each():
     copies = Copies(lambda number: (number * number, os.getpid(), torch.get_num_threads()), 2, rehearsal=0)
-    found = list(copies.answers([[1, 2, 3], [10, 20]]))
-    assert [(argument, result[0]) for argument, result in found] == [(1, 1), (10, 100), (2, 4), (20, 400), (3, 9)]
+    found = list(copies.answers([1, 2, 3, 10, 20]))
+    assert sorted((argument, result[0]) for argument, result in found) == [(1, 1), (2, 4), (3, 9), (10, 100), (20, 400)]
     processes = {result[1] for _, result in found}
-    assert len(processes) == 2
+    assert len(processes) == len(copies) == 2
     assert os.getpid() not in processes
     assert {result[2] for _, result in found} == {1}
-    assert {result[1] for _, result in copies.answers([[5], [6]])} == processes  # the same ones answer again
-    assert [result[0] for _, result in copies.answers([[7]])] == [49]
+    assert {result[1] for _, result in copies.answers([5, 6])} == processes  # the same ones answer again
+    assert [result[0] for _, result in copies.answers([7])] == [49]
+    assert list(copies.answers([])) == [] and copies.ready
+
+
+def test_who_is_done_takes_the_next():
+    def work(seconds):
+        time.sleep(seconds)
+        return os.getpid()
+
+    found = list(Copies(work, 2, rehearsal=0).answers([0.5] + 8 * [0.0]))
+    assert [seconds for seconds, _ in found[-2:]] == [0.5, 0.0]  # the long one, and what its process knew of besides
+    assert [process for _, process in found].count(found[-1][1]) == 2
+
+
+def test_large_arguments_and_answers_do_not_wait_for_each_other():
+    copies = Copies(lambda text: text + text, 2, rehearsal="")
+    assert sum(len(answer) for _, answer in copies.answers(20 * ["x" * (1 << 20)])) == 40 << 20
 
 
 def test_what_a_rehearsal_loads_the_copies_have():
@@ -26,7 +43,7 @@ def test_what_a_rehearsal_loads_the_copies_have():
     torch.set_num_threads(2)
     try:
         copies = Copies(lambda number: loaded.append((number, torch.get_num_threads())) or list(loaded), 2, rehearsal=0)
-        found = list(copies.answers([[1], [2]]))
+        found = sorted(copies.answers([1, 2]))
         assert [result for _, result in found] == [[(0, 1), (1, 1)], [(0, 1), (2, 1)]] and loaded == [(0, 1)]
         assert torch.get_num_threads() == 2
     finally:
@@ -40,7 +57,7 @@ def test_an_error_is_raised_with_what_it_knows():
 
     copies = Copies(work, 2, rehearsal=0)
     with pytest.raises(DataError, match=r"here\.txt:7: cannot read 1"):
-        list(copies.answers([[1], [2]]))
+        list(copies.answers([1]))
     assert not copies.ready
 
 
@@ -52,23 +69,23 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do():
 
     copies = Copies(work, 2, rehearsal=0)
     with pytest.raises(WorkerError, match=r"signal 9 before it had answered: is there enough memory\? --threads 1") as caught:
-        list(copies.answers([[1, 2], [3, 4]]))
+        list(copies.answers([1, 2, 3, 4]))
     assert caught.value.exit_code == EXIT_IO
 
 
 def test_a_worker_that_is_killed_while_it_waits_is_noticed():
     copies = Copies(lambda _number: os.getpid(), 1, rehearsal=0)
-    ((_, process),) = copies.answers([[1]])
+    ((_, process),) = copies.answers([1])
     assert copies.ready
     os.kill(process, signal.SIGKILL)
     with pytest.raises(WorkerError, match="signal 9"):
-        list(copies.answers([[1]]))
+        list(copies.answers([1]))
     assert not copies.ready
 
 
 def test_copies_are_not_ready_while_they_answer():
     copies = Copies(lambda number: number, 1, rehearsal=0)
-    answers = copies.answers([[1, 2]])
+    answers = copies.answers([1, 2])
     next(answers)
     assert not copies.ready
     assert list(answers) == [(2, 2)] and copies.ready
@@ -85,7 +102,7 @@ def gone(process):
 
 
 def test_workers_end_when_nobody_asks_for_the_rest():
-    answers = Copies(big_answer, 2, rehearsal=0).answers([list(range(100)), list(range(100))])
+    answers = Copies(big_answer, 2, rehearsal=0).answers(list(range(200)))
     process = next(answers)[1][0]
     answers.close()
     assert gone(process)
@@ -93,7 +110,7 @@ def test_workers_end_when_nobody_asks_for_the_rest():
 
 def test_workers_end_with_the_object():
     copies = Copies(big_answer, 1, rehearsal=0)
-    ((_, (process, _)),) = copies.answers([[1]])
+    ((_, (process, _)),) = copies.answers([1])
     del copies
     gc.collect()
     assert gone(process)
@@ -107,7 +124,7 @@ def test_workers_end_when_their_parent_was_killed(busy):
         os.close(reading)
         os.set_inheritable(writing, True)
         copies = Copies(big_answer, 2, rehearsal=0)
-        answers = copies.answers([list(range(100)), list(range(100))] if busy else [[1], [2]])
+        answers = copies.answers(list(range(200)) if busy else [1, 2])
         next(answers) if busy else list(answers)
         os.kill(os.getpid(), signal.SIGKILL)
     os.close(writing)

@@ -234,6 +234,12 @@ def test_batches_keep_the_budget() -> None:
     assert plan_batches([], budget=10) == []
 
 
+def test_batches_for_several_processes_become_smaller() -> None:
+    sizes = [len(batch) for batch in plan_batches([5] * 400, budget=1000, workers=2)]
+    assert sizes[:5] == [100, 75, 57, 48, 48] and sum(sizes) == 400
+    assert max(len(batch) for batch in plan_batches([5] * 400, budget=250, workers=2)) == 50
+
+
 def test_a_stored_model_answers_the_same(tmp_path: Path) -> None:
     """One directory, and an ensemble of two; a member with another target vocabulary is refused."""
     source, target, other = codec(["abcd "]), codec(["vwxyz"]), codec(["vwxy"])

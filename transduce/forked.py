@@ -1,7 +1,7 @@
 """Work in copies of this process, one thread each: how several cores search without waiting for one another.
 
-In: a function, then shares of arguments, one share for each copy, as often as there is something to do. Out: its results, in turns. The
-decision a reader would question: processes, because half of a step of search is Python, which runs in one thread at a time; and copies
+In: a function, then arguments, as often as there is something to do. Out: its results, as they come. The decision a reader would
+question: processes, because half of a step of search is Python, which runs in one thread at a time; and copies
 made by `fork`, because they have the model in memory already. They stay, as a new copy is slow for its first second. A copy may not use
 threads of its own (those of its parent are gone), so it computes with one.
 """
@@ -14,10 +14,11 @@ import sys
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import zip_longest
-from multiprocessing.connection import Connection
+from itertools import islice
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Generic, TypeVar
 
@@ -28,6 +29,9 @@ from transduce.errors import WorkerError
 
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
+
+AHEAD = 2
+"""Arguments that a copy knows of, the one that it works on included: it need not wait for its parent between two."""
 
 
 def can_fork() -> bool:
@@ -68,20 +72,26 @@ class Copies(Generic[ArgumentT, ResultT]):
         """Whether all of them wait for something to do."""
         return not self._asked and all(worker.alive() for worker in self._workers)
 
-    def answers(self, shares: Sequence[Sequence[ArgumentT]]) -> Iterator[tuple[ArgumentT, ResultT]]:
-        """Each argument with work(argument): the first of every share, then the second, and so on; a share is worked off by one copy.
+    def answers(self, arguments: Sequence[ArgumentT]) -> Iterator[tuple[ArgumentT, ResultT]]:
+        """Each argument with work(argument), in the order in which they get done: whoever has nothing to do takes the next.
 
         An error of `work` is raised here. Raises WorkerError where a copy ended without an answer. After an error, and where nobody asks
         for the rest, the copies are gone.
         """
-        given = list(zip(self._workers, shares, strict=False))
         self._asked = True
         try:
-            for worker, share in given:
-                worker.ask(share)
-            for turn in zip_longest(*([(worker, argument) for argument in share] for worker, share in given)):
-                for worker, argument in filter(None, turn):
-                    yield argument, worker.receive()
+            for worker in self._workers:
+                worker.tell(arguments)
+            places = iter(range(len(arguments)))
+            for worker, place in zip(self._workers * AHEAD, places, strict=False):
+                worker.give(place)
+            for worker in _answering(self._workers):
+                place, result = worker.receive()
+                for following in islice(places, 1):
+                    worker.give(following)
+                yield arguments[place], result
+            for worker in self._workers:
+                worker.tell(())
             self._asked = False
         finally:
             if self._asked:
@@ -97,6 +107,13 @@ def _rehearse(work: Callable[[ArgumentT], ResultT], argument: ArgumentT) -> None
         torch.set_num_threads(threads)
 
 
+def _answering(workers: "Sequence[_Worker[ArgumentT, ResultT]]") -> "Iterator[_Worker[ArgumentT, ResultT]]":
+    """Those that have sent something, until none has anything to do."""
+    while busy := [worker for worker in workers if worker.given]:
+        ready = wait([worker.connection for worker in busy])
+        yield from (worker for worker in busy if worker.connection in ready)
+
+
 def _stop(workers: "Sequence[_Worker[ArgumentT, ResultT]]") -> None:
     for worker in workers:
         worker.stop()
@@ -107,6 +124,7 @@ class _Worker(Generic[ArgumentT, ResultT]):
 
     def __init__(self, work: Callable[[ArgumentT], ResultT], *, others: Sequence[Connection]) -> None:
         self.connection, its = multiprocessing.Pipe()
+        self.given: deque[int] = deque()
         self._owner = os.getpid()
         self._process = start_copy(partial(_answer, work, connection=its, foreign=(*others, self.connection)))
         its.close()
@@ -115,22 +133,30 @@ class _Worker(Generic[ArgumentT, ResultT]):
         """Whether the process is still there."""
         return self._process.is_alive()
 
-    def ask(self, share: Sequence[ArgumentT]) -> None:
-        """Give it something to do. Raises WorkerError."""
-        try:
-            self.connection.send(share)
-        except OSError:
-            raise self._ended() from None
+    def tell(self, arguments: Sequence[ArgumentT]) -> None:
+        """What there is to do. Raises WorkerError."""
+        self._send(arguments)
 
-    def receive(self) -> ResultT:
-        """The next answer, in the order of the share. Raises WorkerError."""
+    def give(self, place: int) -> None:
+        """The argument to do after those given before. Raises WorkerError."""
+        self.given.append(place)
+        self._send(place)
+
+    def receive(self) -> tuple[int, ResultT]:
+        """The place of an argument, in the order given, and its result. Raises WorkerError, or what `work` raised."""
         try:
             result, error = self.connection.recv()
         except (EOFError, OSError):
             raise self._ended() from None
         if error is not None:
             raise error
-        return result  # type: ignore[no-any-return]
+        return self.given.popleft(), result
+
+    def _send(self, message: object) -> None:
+        try:
+            self.connection.send(message)
+        except OSError:
+            raise self._ended() from None
 
     def stop(self) -> None:
         """End the process, whether or not it is done."""
@@ -157,10 +183,14 @@ def _answer(work: Callable[[ArgumentT], ResultT], *, connection: Connection, for
     gc.freeze()  # else a collection would write to every page with an object on it, and so copy it
     tune_allocator()
     widen_pages()
+    arguments: Sequence[ArgumentT] = ()
     try:
         while True:
-            for argument in connection.recv():
-                connection.send(_tried(work, argument))
+            match connection.recv():
+                case int(place):  # small messages only: while this process sends a result, nobody waits for it to read
+                    connection.send(_tried(work, arguments[place]))
+                case told:
+                    arguments = told
     except (EOFError, OSError):
         os._exit(1)
 

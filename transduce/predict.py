@@ -18,7 +18,7 @@ from transduce.data.codec import Codec, as_text_codec
 from transduce.data.loader import DataConfig
 from transduce.data.tokens import TextCodec
 from transduce.data.values import Value
-from transduce.decode.batches import plan_batches, plan_shares
+from transduce.decode.batches import plan_batches
 from transduce.decode.forced import forced_log_probabilities
 from transduce.decode.fusion import LanguageModel, expect_language_model
 from transduce.decode.hypotheses import Hypothesis
@@ -247,19 +247,18 @@ class Predictor:
         if not numbers:
             return
         rows_each = config.beam_size if config.sampling is None else config.num_best
-        shared = len(numbers) >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
+        shared = self.workers > 1 and len(numbers) >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
         lengths = [encoded.lengths[number] for number in numbers]
-        plans = plan_shares(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=self.workers if shared else 1)
+        plan = plan_batches(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=self.workers if shared else 1)
 
         def ask(places: Sequence[int]) -> Question:
             return question(encoded, [numbers[place] for place in places], config=config, starts=starts)
 
-        shares = [[ask(places) for places in plan] for plan in plans]
         searcher = Searcher(self.members, self.language_model, self.shortlist, self.ceilings.target)
-        if len(shares) > 1:
-            outcomes = self._team(searcher, rehearsal=ask(plans[-1][-1][-1:])).answers(shares)
+        if shared and len(plan) > 1:
+            outcomes = self._team(searcher, rehearsal=ask(plan[-1][-1:])).answers([ask(places) for places in plan])
         else:
-            outcomes = ((asked, searcher.answer(asked)) for asked in shares[0])
+            outcomes = ((asked, searcher.answer(asked)) for asked in map(ask, plan))
         yield from ((asked.numbers, found) for asked, found in outcomes)
 
     def _team(self, searcher: Searcher, *, rehearsal: Question) -> Copies[Question, list[list[Hypothesis]]]:

@@ -6,27 +6,28 @@ shows at once.
 
 from collections.abc import Sequence
 
+SMALLEST_SHARE = 48
+"""Sentences of a batch below which it is not made smaller for the sake of others."""
 
-def plan_batches(lengths: Sequence[int], *, budget: int, rows_each: int = 1) -> list[list[int]]:
+
+def plan_batches(lengths: Sequence[int], *, budget: int, rows_each: int = 1, workers: int = 1) -> list[list[int]]:
     """Sentence numbers in batches. The longest length of a batch times its sentences times `rows_each` stays within `budget`;
-    one sentence always fits."""
+    one sentence always fits.
+
+    workers: processes that take one batch after the other. Where there are several a batch has at most half of each one's share of what
+    is left (guided self-scheduling: Polychronopoulos and Kuck 1987), so that they are done at about the same time.
+    """
     batches: list[list[int]] = []
-    room = 0
+    room, left = 0, len(lengths)
     for number in longest_first(lengths):
         if room == 0:
             batches.append([])
             room = max(1, budget // (max(lengths[number], 1) * rows_each))
+            if workers > 1:
+                room = min(room, max(SMALLEST_SHARE, -(-left // (2 * workers))))
         batches[-1].append(number)
-        room -= 1
+        room, left = room - 1, left - 1
     return batches
-
-
-def plan_shares(lengths: Sequence[int], *, budget: int, rows_each: int = 1, workers: int) -> list[list[list[int]]]:
-    """The batches of each worker: sentences are dealt out longest first, so that all have as much to do. Nobody has nothing."""
-    order = longest_first(lengths)
-    dealt = [order[worker::workers] for worker in range(min(workers, len(order)))]
-    plans = [plan_batches([lengths[number] for number in numbers], budget=budget, rows_each=rows_each) for numbers in dealt]
-    return [[[numbers[place] for place in places] for places in plan] for numbers, plan in zip(dealt, plans, strict=True)]
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:
