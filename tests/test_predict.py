@@ -238,6 +238,7 @@ def test_batches_for_several_processes_become_smaller() -> None:
     sizes = [len(batch) for batch in plan_batches([5] * 400, budget=1000, workers=2)]
     assert sizes[:5] == [100, 75, 57, 48, 48] and sum(sizes) == 400
     assert max(len(batch) for batch in plan_batches([5] * 400, budget=250, workers=2)) == 50
+    assert [len(batch) for batch in plan_batches([5] * 32, budget=1000, workers=2)] == [16, 16]
 
 
 def test_a_stored_model_answers_the_same(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ shows at once.
 from collections.abc import Sequence
 
 SMALLEST_SHARE = 48
-"""Sentences of a batch below which it is not made smaller for the sake of others."""
+"""Sentences of a batch below which it is not made smaller for the sake of others, unless these would have nothing."""
 
 
 def plan_batches(lengths: Sequence[int], *, budget: int, rows_each: int = 1, workers: int = 1) -> list[list[int]]:
@@ -19,12 +19,13 @@ def plan_batches(lengths: Sequence[int], *, budget: int, rows_each: int = 1, wor
     """
     batches: list[list[int]] = []
     room, left = 0, len(lengths)
+    smallest = min(SMALLEST_SHARE, -(-left // workers))
     for number in longest_first(lengths):
         if room == 0:
             batches.append([])
             room = max(1, budget // (max(lengths[number], 1) * rows_each))
             if workers > 1:
-                room = min(room, max(SMALLEST_SHARE, -(-left // (2 * workers))))
+                room = min(room, max(smallest, -(-left // (2 * workers))))
         batches[-1].append(number)
         room, left = room - 1, left - 1
     return batches
