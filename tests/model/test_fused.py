@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transduce.model import fused
+from transduce.model import fused, products
 from transduce.model.attention import hidden_score
 from transduce.model.layers import Dropout, FeedForward, LayerNorm
 from transduce.model.products import WEIGHT_ROWS, summed_product
@@ -182,7 +182,9 @@ def test_broken_logits_are_seen() -> None:
 
 
 @pytest.mark.parametrize("count", [1, WEIGHT_ROWS, WEIGHT_ROWS + 64, 2 * WEIGHT_ROWS + 64])
-def test_gradients_of_weights_are_sums_of_pieces(count: int) -> None:
+@pytest.mark.parametrize("tiles", [True, False])
+def test_gradients_of_weights_are_sums_of_pieces(count: int, tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "cpu_flags", lambda: frozenset({products.TILES} if tiles else ()))
     outer, rows = numbers(count, 3).detach().bfloat16(), numbers(count, 5, seed=1).detach().bfloat16()
     torch.testing.assert_close(summed_product(outer, rows), outer.float().t() @ rows.float(), rtol=1e-2, atol=0.5)
     close(fused.column_sums(outer), outer.float().sum(0))
