@@ -45,21 +45,23 @@ class SharedCache:
     def opened(self, width: int) -> "SharedCache":
         """With one position more, into which somebody may write; `width` hypotheses of each sentence. Pages without room, and those in
         which somebody has written this position already (a state that is used twice), are copied first."""
-        pages, position = self.pages, self.places.shape[1]
-        room, places = pages.buffer.shape[2:4]
-        if position >= room or width > places or pages.used > position:
-            pages = self._copied(max(width, places))
-        pages.used = position + 1
+        cache, position = self, self.places.shape[1]
+        room, places = self.pages.buffer.shape[2:4]
+        if position >= room or width > places or self.pages.used > position:
+            cache = self._copied(max(width, places))
+        cache.pages.used = position + 1
         own = torch.arange(len(self.places)).remainder_(width)[:, None]
-        return SharedCache(pages, self.sentences, torch.cat([self.places, own], 1))
+        return SharedCache(cache.pages, cache.sentences, torch.cat([cache.places, own], 1))
 
     def arrays(self) -> tuple[Any, Any, Any]:
         """Buffer, sentences and places, as the loops take them."""
         return array(self.pages.buffer), array(self.sentences), array(self.places)
 
-    def _copied(self, width: int) -> Pages:
+    def _copied(self, width: int) -> "SharedCache":
+        """With pages of its own, of the sentences that it still has."""
         old, position = self.pages.buffer, self.places.shape[1]
-        layers, sentences, _, places, *size = old.shape
-        grown = old.new_empty(layers, sentences, (position // CACHE_CHUNK + 1) * CACHE_CHUNK, width, *size)
-        grown[:, :, :position, :places] = old[:, :, :position]
-        return Pages(grown, position)
+        kept, numbers = torch.unique(self.sentences, return_inverse=True)
+        layers, _, _, places, *size = old.shape
+        grown = old.new_empty(layers, len(kept), (position // CACHE_CHUNK + 1) * CACHE_CHUNK, width, *size)
+        grown[:, :, :position, :places] = old[:, kept, :position]
+        return SharedCache(Pages(grown, position), numbers, self.places)
