@@ -141,15 +141,15 @@ def attend_past(packed: Array, cache: Any, mixed: Array) -> None:
 
 @kernel
 def attend_memory(queries: Array, memory: Any, mixed: Array) -> None:
-    """The hypotheses of queries (M', H K), grouped by sentence, attend to its memory: mixed (M', H K). memory: keys, values (B, G, S, K),
-    bias (B, S), and hypotheses of each sentence."""
-    keys, values, bias, width = memory
-    batch, groups, length, size = keys.shape
+    """The hypotheses of queries (M', H K) attend to the memory of their sentence: mixed (M', H K). memory: keys, values (B, G, S, K), bias
+    (B, S), and the sentence of each hypothesis (N,)."""
+    keys, values, bias, sentences = memory
+    _, groups, length, size = keys.shape
     heads, rooms = queries.shape[1] // size, rooms_for(length, size)
     read = queries.reshape(-1, size), keys.reshape(-1, size), values.reshape(-1, size), bias, np.arange(length)
     outputs = mixed.reshape(-1, size)
-    for row in range(batch * width):
-        sentence = row // width
+    for row in range(len(sentences)):
+        sentence = sentences[row]
         for head in range(heads):
             known = (sentence * groups + head * groups // heads) * length
             attend(read, (row * heads + head, known, known, sentence, row * heads + head), (rooms, outputs))

@@ -10,7 +10,7 @@ several threads, a GPU) goes the general way.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -214,13 +214,19 @@ class LoopedEncoder(Encoder):
 
 @dataclass(frozen=True)
 class LoopedState:
-    """What hypotheses have looked at so far, for the loops."""
+    """What N hypotheses have looked at so far, and the memory of all sentences that the search began with, which stays where it is.
+
+    bias: (B, S). keys: of each layer keys and values (B, G, S, K), in the number format of the products. sentences: (N,) int64.
+    """
 
     cache: SharedCache
+    bias: Tensor
+    keys: tuple[Tensor, ...]
+    sentences: Tensor
 
     def select(self, rows: Tensor) -> "LoopedState":
         """The hypotheses named by `rows`."""
-        return LoopedState(self.cache.select(rows))
+        return LoopedState(self.cache.select(rows), self.bias, self.keys, self.sentences[rows])
 
 
 class LoopedDecoder(Decoder[TransformerState | LoopedState]):
@@ -232,53 +238,50 @@ class LoopedDecoder(Decoder[TransformerState | LoopedState]):
         self._layers, self._norm, self._kind = layers, Norm(norm), layers[0][0].first.kind
 
     def project(self, memory: Memory) -> Memory:
-        """Memory with the keys and values of all layers (B, G, S, K), in the number format of the products."""
-        memory = self.decoder.project(memory)
-        bias, *keys = memory.keys
-        return Memory(memory.states, memory.mask, memory.summary, (bias, *(key.to(self._kind) for key in keys)))
+        """Memory with the keys and values of all layers, or as it is for the loops, which keep these in their state."""
+        return memory if searches(memory.states) else self.decoder.project(memory)
 
     def start(self, memory: Memory) -> TransformerState | LoopedState:
         """No positions yet, one row per sentence."""
         if not searches(memory.states):
             return self.decoder.start(memory)
-        return LoopedState(SharedCache.empty(len(memory.states), self.decoder.layout, layers=len(self._layers), kind=self._kind))
+        bias, *keys = self._whole(memory).keys
+        cache = SharedCache.empty(len(bias), self.decoder.layout, layers=len(self._layers), kind=self._kind)
+        return LoopedState(cache, bias.reshape(len(bias), -1), tuple(key.to(self._kind) for key in keys), torch.arange(len(bias)))
 
     def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `TransformerDecoder`."""
-        return self.decoder(inputs, _exact(memory), with_attention=with_attention)  # type: ignore[no-any-return]
+        return self.decoder(inputs, self._whole(memory), with_attention=with_attention)  # type: ignore[no-any-return]
 
     def step(self, inputs: Tensor, state: TransformerState | LoopedState, memory: Memory) -> tuple[Tensor, TransformerState | LoopedState]:
         """(N, E) -> (N, D) and the next state."""
         match state:
             case TransformerState():
-                return self.decoder.step(inputs, state, _exact(memory))
-            case LoopedState(cache=cache):
-                return self._step(inputs, cache, memory)
+                return self.decoder.step(inputs, state, self._whole(memory))
+            case LoopedState():
+                return self._step(inputs, state, width=len(inputs) // len(memory.mask))
 
-    def _step(self, inputs: Tensor, cache: SharedCache, memory: Memory) -> tuple[Tensor, LoopedState]:
-        hidden = self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), cache.places.shape[1])
-        cache = cache.opened(len(inputs) // len(memory.mask))
-        rows = _StepRows(hidden[:, 0], cache, memory)
+    def _whole(self, memory: Memory) -> Memory:
+        return memory if memory.keys else self.decoder.project(memory)
+
+    def _step(self, inputs: Tensor, state: LoopedState, *, width: int) -> tuple[Tensor, LoopedState]:
+        hidden = self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), state.cache.places.shape[1])
+        state = replace(state, cache=state.cache.opened(width))
+        rows = _StepRows(hidden[:, 0], state)
         for number, (past, cross, block) in enumerate(self._layers):
             rows.add(past, partial(rows.attend_past, layer=number))
             rows.add(cross, partial(rows.attend_memory, layer=number))
             rows.add(block)
-        return rows.last(self._norm), LoopedState(cache)
-
-
-def _exact(memory: Memory) -> Memory:
-    """Memory whose keys and values are float32, as torch's operations want them."""
-    return Memory(memory.states, memory.mask, memory.summary, tuple(part.float() for part in memory.keys))
+        return rows.last(self._norm), state
 
 
 class _StepRows(_Rows):
-    """Those of a step, N = B W hypotheses grouped by sentence, with what they look at."""
+    """Those of a step, N hypotheses, with what they look at."""
 
-    def __init__(self, hidden: Tensor, cache: SharedCache, memory: Memory) -> None:
-        super().__init__(hidden, cache.pages.buffer.dtype)
-        self._pages, *self._past = cache.arrays()
-        self._keys, bias = memory.keys[1:], array(memory.keys[0])
-        self._bias, self._width = bias.reshape(len(bias), -1), len(hidden) // len(bias)
+    def __init__(self, hidden: Tensor, state: LoopedState) -> None:
+        super().__init__(hidden, state.cache.pages.buffer.dtype)
+        self._pages, *self._past = state.cache.arrays()
+        self._keys, self._bias, self._sentences = state.keys, array(state.bias), array(state.sentences)
 
     def attend_past(self, packed: Tensor, layer: int) -> Tensor:
         """packed (M', (H + 2 G) K) joins the cache -> rows (M', H K)."""
@@ -288,5 +291,5 @@ class _StepRows(_Rows):
     def attend_memory(self, queries: Tensor, layer: int) -> Tensor:
         """queries (M', H K) -> rows (M', H K)."""
         keys, values = (array(part) for part in self._keys[2 * layer : 2 * layer + 2])
-        search_loops().attend_memory(array(queries), (keys, values, self._bias, self._width), self._rows)
+        search_loops().attend_memory(array(queries), (keys, values, self._bias, self._sentences), self._rows)
         return self.rows
