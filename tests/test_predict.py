@@ -16,13 +16,14 @@ from transduce.data.text import CharactersConfig, WordsConfig, fit_text_codec
 from transduce.data.tokens import TextCodec
 from transduce.decode.batches import plan_batches
 from transduce.decode.options import SamplingConfig, SearchConfig
+from transduce.engines import EngineChoice
 from transduce.errors import CheckpointError, ConfigError, DataError
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.model.transformer import TransformerDecoderConfig, TransformerEncoderConfig
 from transduce.predict import Prediction, Predictor
-from transduce.readings import LengthCeilings
+from transduce.readings import LengthCeilings, Readings
 from transduce.searcher import Question, Searcher
 from transduce.train.checkpoint import save_model
 
@@ -291,6 +292,41 @@ def test_several_processes_answer_as_one_does(ready: Predictor, search: SearchCo
 def _answered_elsewhere(self: Searcher, own: Callable[..., object], process: int, question: Question) -> object:
     assert os.getpid() != process or len(question.numbers) == 1, "more than the rehearsal was searched in this process"
     return own(self, question)
+
+
+class Counting:
+    """An engine that leaves all to torch, and the numbers of sources that it was asked for."""
+
+    name = "counting 1"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def obstacle(self, _config: SearchConfig) -> None:
+        return None
+
+    def search(self, read: Readings, _config: SearchConfig, *, ceiling: int) -> Iterator[tuple[list[int], list[None]]]:
+        assert ceiling
+        self.asked.append(len(read.searchable()))
+        yield read.searchable(), [None] * self.asked[-1]
+
+
+def test_many_sources_are_left_to_torch_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_module, "can_fork", lambda: True)
+    own, engine, texts = predictor(), Counting(), ["abcd"] * 32
+    own.choice, own.workers, own.quick_beam = EngineChoice(engine), 2, 2
+    beam, greedy = SearchConfig(beam_size=2, max_length=4), SearchConfig(beam_size=1, max_length=4)
+    own.predict(texts, search=beam)
+    assert not engine.asked and own.prefers_torch(beam) and not own.prefers_torch(greedy)
+    own.predict(texts[:31], search=beam)
+    own.predict(texts, search=greedy)
+    own.quick_beam = None
+    own.predict(texts, search=beam)
+    own.quick_beam, own.workers = 2, 1
+    own.predict(texts, search=beam)
+    own.workers, own.choice = 2, EngineChoice(engine, forced=True)
+    own.predict(texts, search=beam)
+    assert engine.asked == [31, 32, 32, 32, 32] and not own.prefers_torch(beam)
 
 
 def test_copies_answer_with_the_weights_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:

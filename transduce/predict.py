@@ -27,7 +27,7 @@ from transduce.decode.shortlist import Shortlist
 from transduce.engines import Engine, EngineChoice, EngineName
 from transduce.errors import ConfigError, DataError
 from transduce.forked import Copies, can_fork
-from transduce.model.search_transformer import model_with_products
+from transduce.model.search_transformer import model_with_products, quick_beam
 from transduce.model.seq2seq import Seq2Seq
 from transduce.predictions import Alternative, ForcedScore, Prediction
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
@@ -48,6 +48,7 @@ class Predictor:
     language_model: takes part in search where `search.language_weight` is not 0 (shallow fusion); None = there is none.
     workers: processes that search with torch at once where there are sources enough, one thread each; 1 = this one alone, with its threads.
     choice: what searches, torch unless `load` found an export. left_to_torch: sources so far that another engine had to leave to torch.
+    quick_beam: the beam from which torch in several processes is faster than an engine that was not asked for by name; None = never.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Predictor:
         self._known: object = None  # the models that the copies have
         self.choice = EngineChoice()
         self.left_to_torch = 0
+        self.quick_beam: int | None = None
 
     @property
     def source_codec(self) -> Codec:
@@ -126,6 +128,7 @@ class Predictor:
         weights = sum(parameter.numel() for model in models for parameter in model.parameters())
         kind, reason = choose_products(precision, device=next(models[0].parameters()).device, num_weights=weights)
         models = [model_with_products(model, kind) for model in models]
+        predictor.quick_beam = quick_beam(models, kind)
         if kind != "fp32":
             predictor.shortlist = first.shortlist if len(loaded) == 1 else None
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))
@@ -220,6 +223,8 @@ class Predictor:
         results = [self._empty(encoded, number) for number in range(len(encoded.values))]
         weighed = bool(self.language_weight(config))
         engine, _ = self.choice.pick(config, prefixes=any(starts or ()), attention=with_attention, language_model=weighed)
+        if self.prefers_torch(config) and self._shared(len(encoded.searchable())):
+            engine = None
         done = len(results) - len(encoded.searchable())
         with evaluation(self.members):
             for batch, found in self._found(encoded, engine, config=config, starts=starts):
@@ -247,7 +252,7 @@ class Predictor:
         if not numbers:
             return
         rows_each = config.beam_size if config.sampling is None else config.num_best
-        shared = self.workers > 1 and len(numbers) >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
+        shared = self._shared(len(numbers))
         lengths = [encoded.lengths[number] for number in numbers]
         plan = plan_batches(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=self.workers if shared else 1)
 
@@ -260,6 +265,14 @@ class Predictor:
         else:
             outcomes = ((asked, searcher.answer(asked)) for asked in map(ask, plan))
         yield from ((asked.numbers, found) for asked, found in outcomes)
+
+    def prefers_torch(self, config: SearchConfig) -> bool:
+        """Whether sources that are enough for several processes are left to torch, though there is an engine beside it."""
+        return not self.choice.forced and self.quick_beam is not None and config.beam_size >= self.quick_beam and self.workers > 1
+
+    def _shared(self, count: int) -> bool:
+        """Whether so many sources are searched by several processes."""
+        return self.workers > 1 and count >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
 
     def _team(self, searcher: Searcher, *, rehearsal: Question) -> Copies[Question, list[list[Hypothesis]]]:
         """Copies of this process that know these models, made where there are none yet that wait for questions."""

@@ -98,7 +98,9 @@ def test_a_loop_gives_nothing_for_what_is_no_number() -> None:
     assert values[0].isfinite().all() and ends[0].isfinite() and values[1].isnan().all() and ends[1].isnan()
 
 
-@pytest.mark.parametrize("config", [SearchConfig(), SearchConfig(beam_size=4), SearchConfig(beam_size=4, num_best=4, early_stop="full")])
+@pytest.mark.parametrize(
+    "config", [SearchConfig(beam_size=1), SearchConfig(beam_size=4), SearchConfig(beam_size=4, num_best=4, early_stop="full")]
+)
 def test_searches_by_loop_find_what_others_find(loops: list[int], config: SearchConfig) -> None:
     scorer = ToyScorer([0, 1, 2, 3], size=200, end_bias=1.0)
     found = search(scorer, config=config)
@@ -115,7 +117,7 @@ def test_what_re_ranks_goes_the_general_way(loops: list[int]) -> None:
     scorer = ToyScorer([0, 1], size=60)
     search(scorer, config=SearchConfig(beam_size=3, min_length=2))
     search(scorer, config=SearchConfig(sampling=SamplingConfig(seed=1)))
-    search(scorer, config=SearchConfig(), prefixes=[[7], [8]])
+    search(scorer, config=SearchConfig(beam_size=1), prefixes=[[7], [8]])
     assert not loops
 
 

@@ -88,9 +88,9 @@ def test_search_gives_names_of_the_whole_vocabulary(beam_size: int) -> None:
 def test_the_predictor_uses_it_where_nothing_else_is_asked() -> None:
     codec = fit_text_codec(CharactersConfig(), ["".join(map(chr, range(0x4E00, 0x4E00 + SIZE - 4)))], seed=0)
     size = codec.vocabulary.size
-    predictor = Predictor([model(size)], codec, codec, search=SearchConfig(beam_size=2, max_length=5, shortlist=True))
-    text = codec.decode([9, 10, 11])
-    free = predictor.predict([text])[0]
+    predictor = Predictor([model(size)], codec, codec, search=SearchConfig(beam_size=1, max_length=5, shortlist=True))
+    text, beam = codec.decode([9, 10, 11]), predictor.search.model_copy(update={"beam_size": 2})
+    free, wide = predictor.predict([text])[0], predictor.predict([text], search=beam)[0]
     candidates = np.full((size, 1), -1, dtype=np.int32)
     banned = sorted({int(codec.encode(token)[0]) for token in free.tokens})
     kept = [token for token in range(size) if token not in banned]
@@ -98,5 +98,6 @@ def test_the_predictor_uses_it_where_nothing_else_is_asked() -> None:
     narrow = predictor.predict([text])[0]
     assert set(narrow.tokens).isdisjoint(free.tokens)
     assert predictor.predict([text], search=predictor.search.model_copy(update={"shortlist": False}))[0] == free
+    assert predictor.predict([text], search=beam)[0] == wide
     forced = predictor.predict([text], prefixes=[free.tokens[0]])[0]
     assert forced.tokens[0] == free.tokens[0]

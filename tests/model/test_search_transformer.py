@@ -13,7 +13,7 @@ from transduce.model import fused
 from transduce.model.bfloat16 import bfloat16_model
 from transduce.model.frontends import Vocabulary
 from transduce.model.int8 import Int8Product, int8_model
-from transduce.model.search_transformer import LONGEST, LoopedDecoder, LoopedEncoder, with_loops
+from transduce.model.search_transformer import LONGEST, LoopedDecoder, LoopedEncoder, quick_beam, with_loops
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.processor import int8_instructions
 
@@ -120,6 +120,14 @@ def test_what_the_loops_do_not_know_stays_as_it_is(settings: dict[str, Any]) -> 
 def test_a_gated_block_stays_as_it_is() -> None:
     model = trained(activation="swiglu")
     assert with_loops(model).decoder is model.decoder
+
+
+def test_which_beams_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {kind: with_loops(convert(trained())) for kind, convert in KINDS.items()}
+    for packed, wanted in ((True, {"fp32": 1, "int8": 2, "bf16": 2}), (False, {"fp32": None, "int8": 2, "bf16": 2})):
+        monkeypatch.setattr("transduce.model.search_transformer.packs", lambda packed=packed: packed)
+        assert {kind: quick_beam([model], kind) for kind, model in models.items()} == wanted  # type: ignore[arg-type]
+    assert quick_beam([trained()], "int8") is None and quick_beam([models["int8"]] * 2, "int8") is None
 
 
 def test_without_numba_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

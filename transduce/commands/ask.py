@@ -13,7 +13,7 @@ from transduce.data.codec import load_codec
 from transduce.decode.search import SearchConfig
 from transduce.engines import ENGINES, EngineName
 from transduce.errors import ConfigError
-from transduce.predict import Predictor
+from transduce.predict import FEWEST_TO_SHARE, Predictor
 from transduce.train.checkpoint import CONFIG, resolve_model
 from transduce.train.precision import ProductKind
 from transduce.tree import listed, nearest
@@ -113,8 +113,9 @@ def tell_engine(predictor: Predictor, search: SearchConfig, *, prefixes: bool = 
     Raises ConfigError where a named engine cannot search so.
     """
     name, why = predictor.choice.describe(search, prefixes=prefixes, language_model=bool(predictor.language_weight(search)))
+    many = f"torch for {FEWEST_TO_SHARE * predictor.workers} sources and more at once, else " if predictor.prefers_torch(search) else ""
     if why:
-        print(f"engine: {name} ({why})", file=sys.stderr)
+        print(f"engine: {many if name != 'torch' else ''}{name} ({why})", file=sys.stderr)
     return name != "torch"
 
 

@@ -1,7 +1,7 @@
-"""Float32 products with weights that lie in oneDNN's order, for prediction.
+"""Packed float32 products, for prediction.
 
-In: a trained model. Out: a copy that answers the same up to the last bits of sums, whose encoder, decoder and output layer multiply by
-oneDNN's own call. Where MKL, to which torch's products go, is slower than oneDNN (AMD's processors) that is 5 to 35 % of a product
+In: a trained model. Out: a copy that answers the same up to the last bits of sums, whose encoder, decoder and output layer have weights in
+oneDNN's order and multiply by its own call. Where MKL, to which torch's products go, is slower than oneDNN (AMD's processors) that is 5 to 35 % of a product
 (measured, docs/performance.md); `packs` says whether.
 
 The decision to question: rows are padded to a multiple of `SMALL_STEP`, because oneDNN compiles code for each number of them; and of fewer

@@ -46,6 +46,14 @@ def model_with_products(model: Seq2Seq, kind: Literal["fp32", "int8", "bf16"]) -
             return with_loops(bfloat16_model(model))
 
 
+def quick_beam(models: Sequence[Seq2Seq], kind: Literal["fp32", "int8", "bf16"]) -> int | None:
+    """The beam from which such a model, searched in several processes, was measured to be faster than CTranslate2 with the same kind of
+    numbers (docs/performance.md); None = it was not."""
+    if len(models) > 1 or type(models[0].decoder) is not LoopedDecoder:
+        return None
+    return 2 if kind != "fp32" else 1 if packs() else None
+
+
 def with_loops(model: Seq2Seq) -> Seq2Seq:
     """A model of the same parts, with loops between the products of encoder and decoder where they know its kind."""
     encoder, decoder = encoder_with_loops(model.encoder), decoder_with_loops(model.decoder)
