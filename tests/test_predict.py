@@ -320,6 +320,9 @@ def test_many_sources_are_left_to_torch_where_it_is_faster(monkeypatch: pytest.M
     assert not engine.asked and own.prefers_torch(beam) and not own.prefers_torch(greedy)
     own.predict(texts[:31], search=beam)
     own.predict(texts, search=greedy)
+    found = list(own.predict_stream([*texts, "abc", ""], search=beam, chunk_lines=32))
+    assert engine.asked == [31, 32], "the last ones of a stream were searched otherwise than those before"
+    assert essence(found) == essence(own.predict([*texts, "abc", ""], search=beam))
     own.quick_beam = None
     own.predict(texts, search=beam)
     own.quick_beam, own.workers = 2, 1

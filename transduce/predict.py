@@ -187,11 +187,13 @@ class Predictor:
     def predict_stream(
         self, lines: Iterable[Value], *, search: SearchConfig | None = None, with_attention: bool = False, chunk_lines: int = STREAM_LINES
     ) -> Iterator[Prediction]:
-        """Predictions in order while lines are still coming; holds `chunk_lines` of them at a time, whatever the size of the input."""
-        iterator, first_line = iter(lines), 1
+        """Predictions in order while lines are still coming; holds `chunk_lines` of them at a time, whatever the size of the input. The
+        last ones are searched as those before them, however few they are."""
+        iterator, first_line, many = iter(lines), 1, False
         while chunk := list(islice(iterator, chunk_lines)):
             for encoded in self.read(chunk, search=search, first_line=first_line):
-                yield from self.answer(encoded, search=search, with_attention=with_attention)
+                many = many or self._shared(len(encoded.searchable()))
+                yield from self.answer(encoded, search=search, with_attention=with_attention, many=many)
             first_line += len(chunk)
 
     def score(self, sources: Sequence[Value], targets: Sequence[str]) -> list[ForcedScore]:
@@ -217,17 +219,20 @@ class Predictor:
         starts: Sequence[list[int]] | None = None,
         with_attention: bool = False,
         report: Callable[[int], None] | None = None,
+        many: bool | None = None,
     ) -> list[Prediction]:
-        """One prediction per source of a stretch. starts: ids that each output must begin with. report: called with how many are done."""
+        """One prediction per source of a stretch. starts: ids that each output must begin with. report: called with how many are done.
+        many: whether several processes search; None = where the stretch has sources enough."""
         config = search or self.search
         results = [self._empty(encoded, number) for number in range(len(encoded.values))]
         weighed = bool(self.language_weight(config))
         engine, _ = self.choice.pick(config, prefixes=any(starts or ()), attention=with_attention, language_model=weighed)
-        if self.prefers_torch(config) and self._shared(len(encoded.searchable())):
+        many = self._shared(len(encoded.searchable())) if many is None else many
+        if self.prefers_torch(config) and many:
             engine = None
         done = len(results) - len(encoded.searchable())
         with evaluation(self.members):
-            for batch, found in self._found(encoded, engine, config=config, starts=starts):
+            for batch, found in self._found(encoded, engine, config=config, starts=starts, many=many):
                 attention = self._attend(encoded, batch, found) if with_attention else [None] * len(batch)
                 for number, hypotheses, weights in zip(batch, found, attention, strict=True):
                     entries = tuple(self._alternative(hypothesis) for hypothesis in hypotheses)
@@ -238,7 +243,7 @@ class Predictor:
         return results
 
     def _found(
-        self, encoded: Readings, engine: Engine | None, *, config: SearchConfig, starts: Sequence[list[int]] | None
+        self, encoded: Readings, engine: Engine | None, *, config: SearchConfig, starts: Sequence[list[int]] | None, many: bool
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
         """Batches of source numbers with what was found for each, by an engine and, for what it leaves, by torch, in several processes
         where that is worth it."""
@@ -252,7 +257,7 @@ class Predictor:
         if not numbers:
             return
         rows_each = config.beam_size if config.sampling is None else config.num_best
-        shared = self._shared(len(numbers))
+        shared = many if engine is None else self._shared(len(numbers))
         lengths = [encoded.lengths[number] for number in numbers]
         plan = plan_batches(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=self.workers if shared else 1)
 
@@ -260,7 +265,7 @@ class Predictor:
             return question(encoded, [numbers[place] for place in places], config=config, starts=starts)
 
         searcher = Searcher(self.members, self.language_model, self.shortlist, self.ceilings.target)
-        if shared and len(plan) > 1:
+        if shared:
             outcomes = self._team(searcher, rehearsal=ask(plan[-1][-1:])).answers([ask(places) for places in plan])
         else:
             outcomes = ((asked, searcher.answer(asked)) for asked in map(ask, plan))

@@ -51,7 +51,7 @@ def quick_beam(models: Sequence[Seq2Seq], kind: Literal["fp32", "int8", "bf16"])
     numbers (docs/performance.md); None = it was not."""
     if len(models) > 1 or type(models[0].decoder) is not LoopedDecoder:
         return None
-    return 2 if kind != "fp32" else 1 if packs() else None
+    return 2 if kind != "fp32" or packs() else None
 
 
 def with_loops(model: Seq2Seq) -> Seq2Seq:
