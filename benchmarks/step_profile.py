@@ -47,6 +47,7 @@ PRODUCTS = {
     "aten::baddbmm",
     "aten::mkldnn_convolution",
     "aten::convolution_backward",
+    "mkldnn::_linear_pointwise",
 }
 SHOWN_OPERATIONS = 12
 
@@ -57,6 +58,8 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self.last = time.perf_counter()
+        self.first_part = "front-end"
+        """What is differentiated last: without a source, the decoder."""
 
     def start(self) -> None:
         """Forget the time since the last lap."""
@@ -75,6 +78,7 @@ def watched(model: Seq2Seq, watch: Stopwatch) -> Iterator[None]:
 
     def after_encoder(_module: object, inputs: tuple[Any, ...], memory: Memory) -> None:
         watch.lap("encoder")
+        watch.first_part = "front-end" if memory.states.requires_grad or memory.summary.requires_grad else "decoder"
         for tensor in (memory.states, memory.summary):  # whichever the decoder looks at
             on_gradient(tensor, lambda: watch.lap("decoder"))
         if inputs[0] is not memory.states:
@@ -106,7 +110,7 @@ def on_gradient(tensor: torch.Tensor, call: Callable[[], None]) -> None:
 def one_step(parts: Parts, batches: list[Batch], watch: Stopwatch) -> None:
     """Gradients and update, as the training loop does them."""
     loss, tokens = parts.trainer.gradients(batches, between=lambda: None)
-    watch.lap("front-end")  # what the backward pass did after the encoder's inputs
+    watch.lap(watch.first_part)  # what the backward pass did after the encoder's inputs
     parts.trainer.apply(loss, tokens, progress=0.0)
     watch.lap("optimiser")
 
@@ -130,7 +134,7 @@ def time_phases(parts: Parts, feed: Feed, *, steps: int, warmup: int) -> tuple[d
 
 def count_flop(parts: Parts, fed: list[list[Batch]]) -> float:
     """Floating-point operations of the matrix products of a step, padding included; the mean over the batches."""
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: product_in_place, **FUSED}) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         for batches in fed:
             parts.trainer.gradients(batches, between=lambda: None)
     return counter.get_total_flops() / len(fed)
@@ -154,7 +158,14 @@ def fused_attention_backward(
     return fused_attention(queries, keys, values) * 5 // 2
 
 
-FUSED = {
+def own_product(rows: torch.Size, matrix: torch.Size, *_: object, **__: object) -> int:
+    """oneDNN's own call: rows (M, K), matrix (N, K)."""
+    return 2 * rows[0] * rows[1] * matrix[0]
+
+
+COUNTED = {
+    torch.ops.aten.addmm_: product_in_place,
+    torch.ops.mkldnn._linear_pointwise: own_product,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: fused_attention_backward,
 }

@@ -197,7 +197,8 @@ def test_step_profile(load: Load, preset: str, tmp_path: Path, monkeypatch: pyte
     assert found["gflop_per_step"] > 0 and len(found["operations"]) > 5
 
 
-def test_counted_operations_are_those_of_the_formula(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_counted_operations_are_those_of_the_formula(load: Load, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch without padding: the products that torch counts are those that the shape predicts, give or take the attention scores."""
     step_profile, shapes = load("step_profile"), load("shape")
     monkeypatch.syspath_prepend(str(FOLDER / "runners"))
@@ -207,7 +208,7 @@ def test_counted_operations_are_those_of_the_formula(load: Load, tmp_path: Path,
     for split in ("train", "val"):
         for language in ("en", "de"):
             (tmp_path / f"{split}.{language}").write_text(f"{line}\n" * 8)
-    tree = run_tree(tmp_path, vars(shape), run_dir=tmp_path / "run", train_settings={"precision": "fp32", "max_steps": 1, "threads": 1})
+    tree = run_tree(tmp_path, vars(shape), run_dir=tmp_path / "run", train_settings={"precision": precision, "max_steps": 1, "threads": 1})
     tree["data"]["source_codec"] = {"kind": "words"}
     parts = step_profile.prepare_run(step_profile.parse_config(tree), step_profile.RunFolder(tmp_path / "run"), say=str)
     batches = step_profile.Feed(parts.loader, 0, 0).take(1, max_epochs=None)

@@ -1,8 +1,8 @@
 """Packed float32 products, for prediction.
 
 In: a trained model. Out: a copy that answers the same up to the last bits of sums, whose encoder, decoder and output layer have weights in
-oneDNN's order and multiply by its own call. Where MKL, to which torch's products go, is slower than oneDNN (AMD's processors) that is 5 to 35 % of a product
-(measured, docs/performance.md); `packs` says whether.
+oneDNN's order and multiply by its own call. Where MKL, to which torch's products go, is slower than oneDNN (AMD's processors) that saves 5
+to 30 % of a product (measured, docs/performance.md); `packs` says whether.
 
 The decision to question: rows are padded to a multiple of `SMALL_STEP`, because oneDNN compiles code for each number of them; and of fewer
 rows than `FEWEST_ROWS` the call itself would cost more than it saves.
