@@ -375,4 +375,3 @@ class Predictor:
 
     def _device(self) -> torch.device:
         return next(self.members[0].model.parameters()).device
-

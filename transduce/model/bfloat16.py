@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from transduce.model.heads import token_head
 from transduce.model.int8 import Int8TokenHead, with_products
 from transduce.model.layers import FeedForward
-from transduce.model.products import FUSED, Linear, has_onednn, padded_rows, product
+from transduce.model.products import FUSED, Linear, has_onednn, packed_weight, padded_rows, product
 from transduce.model.seq2seq import Seq2Seq
-
-TYPICAL_ROWS = 256
-"""Rows of a product for which the order of the weights is chosen."""
 
 
 class BFloat16Product(nn.Module):
@@ -32,7 +29,7 @@ class BFloat16Product(nn.Module):
         super().__init__()
         self.packed = has_onednn() if packed is None else packed
         rounded = linear.weight.detach().bfloat16()
-        self.rounded = torch.ops.mkldnn._reorder_linear_weight(rounded, TYPICAL_ROWS) if self.packed else rounded
+        self.rounded = packed_weight(rounded) if self.packed else rounded
         self.bias = None if linear.bias is None else linear.bias.detach().bfloat16()
         self.then = then
 

@@ -81,14 +81,18 @@ def exponential(number: Any) -> Any:
 
 
 @part
+def ordered(bits: Any) -> Any:
+    """The bits of a float32 number as a whole number (int32) that orders as it does, and back: this undoes itself. NaN is largest."""
+    return _i32(bits ^ ((bits >> _i32(31)) & _i32(0x7FFFFFFF)))
+
+
+@part
 def largest(numbers: Any) -> Any:
-    """Of float32 numbers, found by their bits, which order like whole numbers: only of such do vector instructions come. NaN is largest."""
+    """Of float32 numbers, as whole numbers: only of such do vector instructions come. NaN is largest."""
     bits, most = numbers.view(_i32), _i32(-(2**31))
     for place in range(len(bits)):
-        code = bits[place]
-        code = _i32(code ^ ((code >> _i32(31)) & _i32(0x7FFFFFFF)))
-        most = max(most, code)
-    return _i32(most ^ ((most >> _i32(31)) & _i32(0x7FFFFFFF))).view(_f32)
+        most = max(most, ordered(bits[place]))
+    return ordered(most).view(_f32)
 
 
 @kernel

@@ -14,12 +14,10 @@ from torch.nn import functional
 
 from transduce.model.heads import TokenHead, token_head
 from transduce.model.int8 import with_products
-from transduce.model.products import FUSED, SMALL_STEP, Linear, has_onednn, padded_rows, product
+from transduce.model.products import FUSED, SMALL_STEP, Linear, has_onednn, packed_weight, padded_rows, product
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import cpu_vendor
 
-TYPICAL_ROWS = 256
-"""Rows of a product for which the order of the weights is chosen."""
 FEWEST_ROWS = 16
 FEWEST_WEIGHTS = 256 * 512
 """Of smaller matrices the product takes as long either way."""
@@ -36,7 +34,7 @@ class PackedProduct(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, TYPICAL_ROWS)
+        self.packed = packed_weight(self.weight)
 
     def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N)."""

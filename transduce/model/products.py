@@ -21,6 +21,8 @@ STEP = 64
 """Rows of a product are a multiple of this; of 2,048 rows one in 60 is padding then."""
 SMALL_STEP = 16
 """The same for fewer rows than `STEP`."""
+TYPICAL_ROWS = 256
+"""Rows of a product for which the order of packed weights is chosen."""
 TILES = "amx_bf16"
 WEIGHT_ROWS = 1024
 """Most rows of one product of tiles that makes the gradient of a weight: 2,048 at once take a quarter longer than twice 1,024 (measured);
@@ -124,6 +126,11 @@ def back_product(outer: Tensor, matrix: Tensor, *, by_onednn: bool | None = None
     """outer (M, N), matrix (N, K) -> outer matrix (M, K), as `product`. torch's product of bfloat16 is oneDNN's in any case."""
     own = outer.dtype == torch.float32 and (prefers_onednn(outer) if by_onednn is None else by_onednn)
     return product(outer, matrix.t(), None, by_onednn=True) if own else torch.mm(outer, matrix)
+
+
+def packed_weight(matrix: Tensor) -> Tensor:
+    """A matrix (N, K) in the order in which oneDNN multiplies it, for `product`."""
+    return torch.ops.mkldnn._reorder_linear_weight(matrix, TYPICAL_ROWS)  # type: ignore[no-any-return]
 
 
 def has_onednn() -> bool:

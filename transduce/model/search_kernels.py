@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transduce.model.kernels import Array, exponential, kernel, largest, load, lower, part, rounded
+from transduce.model.kernels import Array, exponential, kernel, largest, load, lower, ordered, part, rounded
 
 _i8, _i32, _f32 = np.int8, np.int32, np.float32
 GROUPS = 128
@@ -252,13 +252,11 @@ def bound_groups(codes: Any, row: Any, bounds: Any) -> None:
     found[:] = _i32(-(2**31))
     for first in range(0, whole, GROUPS):
         for group in range(GROUPS):
-            code = codes[row, first + group]
-            found[group] = max(found[group], _i32(code ^ ((code >> _i32(31)) & _i32(0x7FFFFFFF))))
+            found[group] = max(found[group], ordered(codes[row, first + group]))
     for place in range(whole, codes.shape[1]):
-        code = codes[row, place]
-        found[place - whole] = max(found[place - whole], _i32(code ^ ((code >> _i32(31)) & _i32(0x7FFFFFFF))))
+        found[place - whole] = max(found[place - whole], ordered(codes[row, place]))
     for group in range(GROUPS):
-        found[group] = _i32(found[group] ^ ((found[group] >> _i32(31)) & _i32(0x7FFFFFFF)))
+        found[group] = ordered(found[group])
 
 
 @part

@@ -1,7 +1,6 @@
 """A Transformer in search: between its products stand the loops of search_kernels.py.
 
-In: a trained model, its products exact or rounded. Out: a copy that answers the same up to rounding, so `predict` uses it beside products
-that are rounded anyway. Of a step of search with hundreds of
+In: a trained model, its products exact or rounded. Out: a copy that answers the same up to rounding. Of a step of search with hundreds of
 rows, torch's operations between bfloat16 products took three quarters of the time: each is a pass over memory, and a call.
 
 The decision to question: all is written in the number format that products give. So bfloat16 keys and values are half the memory to copy
@@ -36,7 +35,7 @@ LONGEST = 64
 
 
 def model_with_products(model: Seq2Seq, kind: Literal["fp32", "int8", "bf16"]) -> Seq2Seq:
-    """The model that answers a search whose products have that precision; exact ones stay what they are, to the last bit."""
+    """The model that answers a search whose products have that precision; exact ones differ by the order of their sums."""
     match kind:
         case "fp32":
             return with_loops(packed_model(model) if packs() else model)
@@ -288,12 +287,13 @@ class _StepRows(_Rows):
 
     def __init__(self, hidden: Tensor, state: LoopedState) -> None:
         super().__init__(hidden, state.cache.pages.buffer.dtype)
-        self._pages, *self._past = state.cache.arrays()
+        self._pages, *past = state.cache.arrays()
+        self._past = tuple(past)
         self._keys, self._bias, self._sentences = state.keys, array(state.bias), array(state.sentences)
 
     def attend_past(self, packed: Tensor, layer: int) -> Tensor:
         """packed (M', (H + 2 G) K) joins the cache -> rows (M', H K)."""
-        search_loops().attend_past(array(packed), (self._pages, layer, tuple(self._past)), self._rows)
+        search_loops().attend_past(array(packed), (self._pages, layer, self._past), self._rows)
         return self.rows
 
     def attend_memory(self, queries: Tensor, layer: int) -> Tensor:
