@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from transduce.model import products
-from transduce.model.products import SMALL_STEP, STEP, Linear, padded_count, padded_rows
+from transduce.model.padded import SMALL_STEP, STEP
+from transduce.model.products import FEWEST_ROWS, Linear
 
 
 def outcome(layer: nn.Linear, inputs: torch.Tensor, weights: torch.Tensor) -> list[torch.Tensor]:
@@ -39,6 +40,29 @@ def test_outside_autocast_it_is_torchs_own() -> None:
         assert layer(inputs).dtype == torch.float32
 
 
+def test_many_float32_rows_in_training_go_to_onednn_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same outputs and gradients as torch's own layer."""
+    if not products.has_onednn():
+        pytest.skip("oneDNN multiplies no bfloat16 numbers here")
+    seen = []
+    real = products.product
+    monkeypatch.setattr(products, "product", lambda rows, *rest, **how: seen.append(len(rows)) or real(rows, *rest, **how))
+    monkeypatch.setattr(products, "cpu_vendor", lambda: "AuthenticAMD")
+    layer, inputs = Linear(24, 40), torch.randn(FEWEST_ROWS + 3, 24, requires_grad=True)
+    found, wanted = layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias)
+    torch.testing.assert_close(found, wanted)
+    both = [torch.autograd.grad(one.square().sum(), [inputs, *layer.parameters()]) for one in (found, wanted)]
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert seen == 2 * [FEWEST_ROWS + STEP]  # forward, and back to the inputs
+    layer(inputs[:-4])
+    with torch.no_grad():
+        layer(inputs)
+    monkeypatch.setattr(products, "cpu_vendor", lambda: "GenuineIntel")
+    layer(inputs)
+    assert len(seen) == 2
+
+
 def test_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the batch, the number of rows that are multiplied is a multiple."""
     seen = set()
@@ -58,14 +82,6 @@ def test_a_result_may_be_changed_in_place() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         layer(inputs).relu_().sum().backward()
     assert inputs.grad is not None and torch.isfinite(inputs.grad).all()
-
-
-def test_padding_is_zero_and_whole_rows_are_not_copied() -> None:
-    rows = torch.randn(STEP, 3)
-    assert padded_rows(rows, torch.float32) is rows
-    padded = padded_rows(torch.ones(STEP + 1, 3), torch.bfloat16)
-    assert padded.shape == (padded_count(STEP + 1), 3) == (2 * STEP, 3)
-    assert float(padded.sum()) == 3 * (STEP + 1)
 
 
 @pytest.mark.parametrize(("vendor", "wanted"), [("AuthenticAMD", True), ("GenuineIntel", False), ("", False)])

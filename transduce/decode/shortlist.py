@@ -21,7 +21,7 @@ from transduce.model.frontends import Vocabulary
 from transduce.model.heads import token_head
 from transduce.model.seq2seq import Seq2Seq
 
-ALWAYS = 104  # tokens of every list: the four special ones and the most frequent
+ALWAYS = 1024  # tokens of every list: the four special ones and the most frequent
 MULTIPLE = 128  # lists are filled up to one of it: few sizes of products, and none with a rest
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from transduce.model.fused import attention_weights, fuses
 from transduce.model.layers import Dropout
+from transduce.model.padded import with_room
 from transduce.model.positions import Rotation, rotate
 from transduce.model.products import Linear, compute_dtype
 
@@ -166,7 +167,8 @@ class _SplitHeads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         num_rows, _, length, head_width = gradients[0].shape
-        packed = gradients[0].new_empty(num_rows, length, sum(ctx.sizes), head_width)
+        width = sum(ctx.sizes) * head_width
+        packed = with_room(gradients[0], (num_rows, length, width)).view(num_rows, length, -1, head_width)
         for part, gradient in zip(torch.split(packed, list(ctx.sizes), dim=2), gradients, strict=True):
             part.copy_(gradient.transpose(1, 2))
         return packed, None
@@ -175,7 +177,27 @@ class _SplitHeads(torch.autograd.Function):
 def _join(mixed: Tensor, num_heads: int, length: int) -> Tensor:
     """(B, G, R * T, K) -> (B, T, H * K)."""
     num_rows, _, _, head_width = mixed.shape
-    return mixed.reshape(num_rows, num_heads, length, head_width).transpose(1, 2).reshape(num_rows, length, num_heads * head_width)
+    heads = mixed.reshape(num_rows, num_heads, length, head_width)
+    if torch.is_grad_enabled() and mixed.requires_grad:
+        return _JoinHeads.apply(heads)  # type: ignore[no-any-return, no-untyped-call]
+    return heads.transpose(1, 2).reshape(num_rows, length, num_heads * head_width)
+
+
+class _JoinHeads(torch.autograd.Function):
+    """(B, H, T, K) -> (B, T, H * K), written where the product that follows can pad it."""
+
+    @staticmethod
+    def forward(ctx, heads: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        num_rows, num_heads, length, head_width = ctx.shape = heads.shape
+        joined = with_room(heads, (num_rows, length, num_heads * head_width))
+        joined.view(num_rows, length, num_heads, head_width).copy_(heads.transpose(1, 2))
+        return joined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        num_rows, num_heads, length, head_width = ctx.shape
+        return gradient.view(num_rows, length, num_heads, head_width).transpose(1, 2)
 
 
 class KeyValueCache:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transduce.model.heads import token_head
 from transduce.model.int8 import Int8TokenHead, with_products
 from transduce.model.layers import FeedForward
-from transduce.model.products import FUSED, Linear, has_onednn, packed_weight, padded_rows, product
+from transduce.model.padded import padded_rows
+from transduce.model.products import FUSED, Linear, has_onednn, packed_weight, product
 from transduce.model.seq2seq import Seq2Seq
 
 

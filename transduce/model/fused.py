@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from transduce.model.padded import with_room
+
 Array = np.ndarray[Any, Any]
 
 
@@ -89,7 +91,7 @@ class Mask:
 
     def apply(self, inputs: Tensor, kind: torch.dtype, *, base: Tensor | None = None) -> Tensor:
         """What is left of inputs (..., D), plus the base (..., D), in the number format `kind`."""
-        outputs = torch.empty(inputs.shape, dtype=kind)
+        outputs = with_room(inputs, inputs.shape, kind=kind)
         loops().drop((rows(inputs.contiguous()), self.words), None if base is None else rows(base.contiguous()), rows(outputs))
         return outputs
 
@@ -136,7 +138,7 @@ def layer_norm(inputs: Tensor, weight: Tensor, bias: Tensor, *, epsilon: float, 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor, epsilon: float, kind: torch.dtype) -> Tensor:  # type: ignore[no-untyped-def]
-        inputs, outputs = inputs.contiguous(), torch.empty(inputs.shape, dtype=kind)
+        inputs, outputs = inputs.contiguous(), with_room(inputs, inputs.shape, kind=kind)
         means, scales = torch.empty(2, inputs.shape[:-1].numel())
         affine = array(weight), array(bias), np.float32(epsilon)
         loops().layer_norm(rows(inputs), affine, (rows(outputs), array(means), array(scales)))

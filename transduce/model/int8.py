@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from transduce.model.fused import array, search_loops, searches
 from transduce.model.heads import TokenHead, token_head
-from transduce.model.products import FUSED, Linear, padded_count, padded_rows
+from transduce.model.padded import padded_count, padded_rows
+from transduce.model.products import FUSED, Linear
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import cpu_flags
 
@@ -29,7 +30,7 @@ LIMITS = np.float32(LARGEST), np.float32(torch.finfo(torch.float32).tiny)
 LEAST, ZERO = np.float32(-np.inf), np.float32(0)
 BLOCK = 256
 """Rows of one product: its sums, mostly a megabyte, stay in the second cache."""
-FEWEST_PACKED = 1024
+FEWEST_PACKED = 2048
 """Tokens of a shortlist."""
 FEWEST_WEIGHTS = 64 * 64
 """Smaller matrices stay as they are: rounding the inputs would cost more than the product."""

@@ -122,8 +122,8 @@ class FeedForward(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         if self.activation == "relu" and self.training and inputs.device.type == "cpu":
-            inner = self.inner(inputs, then="relu")  # (..., F)
-            return self.outer(_ReluDrop.apply(inner, self.dropout.threshold))  # type: ignore[no-any-return, no-untyped-call]
+            inner, rectified = self.inner(inputs, then="relu"), compiles_sizes(inputs)  # (..., F)
+            return self.outer(_ReluDrop.apply(inner, self.dropout.threshold, rectified))  # type: ignore[no-any-return, no-untyped-call]
         inner = self.inner(inputs)  # (..., F)
         match self.activation:
             case "relu":
@@ -146,9 +146,9 @@ class _ReluDrop(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, inner: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, inner: Tensor, threshold: int, rectified: bool) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.mark_dirty(inner)
-        if not compiles_sizes(inner.device):  # else `Linear` has
+        if not rectified:
             inner.relu_()
         ctx.scale = 256 / (256 - threshold)
         if threshold:
@@ -158,9 +158,9 @@ class _ReluDrop(torch.autograd.Function):
         return inner
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         (inner,) = ctx.saved_tensors
         if computes(inner):
-            return rectified_gradient(gradient, inner, ctx.scale), None
+            return rectified_gradient(gradient, inner, ctx.scale), None, None
         gradient = torch.ops.aten.threshold_backward.grad_input(gradient, inner, 0, grad_input=gradient)
-        return gradient.mul_(ctx.scale) if ctx.scale != 1 else gradient, None
+        return gradient.mul_(ctx.scale) if ctx.scale != 1 else gradient, None, None

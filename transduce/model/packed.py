@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from transduce.model.heads import TokenHead, token_head
 from transduce.model.int8 import with_products
-from transduce.model.products import FUSED, SMALL_STEP, Linear, has_onednn, packed_weight, padded_rows, product
+from transduce.model.padded import SMALL_STEP, padded_rows
+from transduce.model.products import FUSED, Linear, has_onednn, packed_weight, product
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import cpu_vendor
 

@@ -1,10 +1,10 @@
 """Linear layers whose products have few sizes, whatever the sizes of batches.
 
-In: vectors (..., K). Out: vectors (..., N). Outside bfloat16 autocast on a CPU this is torch's own layer.
+In: vectors (..., K). Out: vectors (..., N). This is torch's own layer but for bfloat16 autocast on a CPU, and training in float32 on AMD's.
 
-The decision to question: rows are padded with zeros up to a multiple of `STEP`. oneDNN, which multiplies bfloat16 numbers, compiles code
-for every new size of a product, and batches under a token budget nearly all differ: on a processor with AMX that was measured at a
-quarter of a training step. A zero row adds nothing to any gradient, and its output is never seen.
+The decision to question: rows are padded (padded.py). oneDNN, which multiplies bfloat16 numbers, compiles code for every new size of a
+product, and batches under a token budget nearly all differ: on a processor with AMX that was measured at a quarter of a training step. A
+zero row adds nothing to any gradient, and its output is never seen.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from transduce.model.fused import column_sums
+from transduce.model.padded import padded_rows
 from transduce.processor import cpu_flags, cpu_vendor
 
-STEP = 64
-"""Rows of a product are a multiple of this; of 2,048 rows one in 60 is padding then."""
-SMALL_STEP = 16
-"""The same for fewer rows than `STEP`."""
+FEWEST_ROWS = 512
+"""Rows of a float32 product in training for which oneDNN is worth its code; fewer are torch's."""
 TYPICAL_ROWS = 256
 """Rows of a product for which the order of packed weights is chosen."""
 TILES = "amx_bf16"
@@ -41,9 +40,9 @@ class Linear(nn.Linear):
     """y = x W^T + b; parameters and initial values as those of nn.Linear."""
 
     def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
-        """(..., K) -> (..., N), bfloat16 under its autocast. then: "relu" where the caller rectifies the outputs and their gradient; a
-        bfloat16 product has rectified them already."""
-        if not compiles_sizes(inputs.device):
+        """(..., K) -> (..., N), bfloat16 under its autocast. then: "relu" where the caller rectifies the outputs and their gradient; where
+        this `compiles_sizes` they are rectified already."""
+        if not compiles_sizes(inputs):
             return functional.linear(inputs, self.weight, self.bias)
         return _Product.apply(inputs, self.weight, self.bias, then)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -54,36 +53,20 @@ def compute_dtype(inputs: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
 
 
-def compiles_sizes(device: torch.device) -> bool:
-    """Whether products are bfloat16 ones of oneDNN."""
-    return device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+def compiles_sizes(inputs: Tensor) -> bool:
+    """Whether a layer multiplies these inputs (..., K) by oneDNN, which compiles code for each number of rows."""
+    kind = compute_dtype(inputs)
+    if inputs.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return inputs.device.type == "cpu" and kind == torch.bfloat16
+    return kind == torch.float32 and torch.is_grad_enabled() and inputs.shape[:-1].numel() >= FEWEST_ROWS and prefers_onednn(inputs)
 
 
 def prefers_onednn(rows: Tensor) -> bool:
     """Whether oneDNN's own call is the fastest product of these rows (M, K), as they are, and a matrix. Of float32 numbers it is on Zen 4
-    (107 billion operations a second, MKL's 95), but copying rows into a padded place costs as much as narrow products gain."""
+    (107 billion operations a second, MKL's 95)."""
     if rows.device.type != "cpu" or not has_onednn():
         return False
     return rows.dtype == torch.bfloat16 or (rows.dtype == torch.float32 and cpu_vendor() == "AuthenticAMD")
-
-
-def padded_count(count: int) -> int:
-    """The number of rows that a product of `count` rows is computed with."""
-    step = STEP if count > STEP else SMALL_STEP
-    return -(-count // step) * step
-
-
-def padded_rows(rows: Tensor, kind: torch.dtype, *, step: int | None = None) -> Tensor:
-    """(M, K) -> (M', K) in the number format `kind`, zeros behind; itself where nothing changes. M' is a multiple of `step`; None = as
-    `padded_count` has it."""
-    count = len(rows)
-    size = padded_count(count) if step is None else -(-count // step) * step
-    if count == size:
-        return rows.to(kind).contiguous()
-    padded = rows.new_empty(size, rows.shape[1], dtype=kind)
-    padded[:count].copy_(rows)
-    padded[count:].zero_()
-    return padded
 
 
 class _Product(torch.autograd.Function):
@@ -91,10 +74,10 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:  # type: ignore[no-untyped-def]
-        shape = inputs.shape[:-1]
+        shape, kind = inputs.shape[:-1], compute_dtype(inputs)
         with torch.autocast("cpu", enabled=False):
-            rows, matrix = padded_rows(inputs.reshape(-1, inputs.shape[-1]), torch.bfloat16), weight.to(torch.bfloat16)
-            outputs = product(rows, matrix, None if bias is None else bias.to(torch.bfloat16), then=then)
+            rows, matrix = padded_rows(inputs.reshape(-1, inputs.shape[-1]), kind), weight.to(kind)
+            outputs = product(rows, matrix, None if bias is None else bias.to(kind), then=then)
         ctx.save_for_backward(rows, matrix)
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
         return outputs.resize_(*shape, len(weight))  # not a view, so that a ReLU may work in place
@@ -105,8 +88,8 @@ class _Product(torch.autograd.Function):
         rows, matrix = ctx.saved_tensors
         shape, (kind, bias_kind) = gradient.shape[:-1], ctx.kinds
         with torch.autocast("cpu", enabled=False):
-            outer = padded_rows(gradient.reshape(-1, gradient.shape[-1]), torch.bfloat16)
-            back = torch.mm(outer, matrix).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
+            outer = padded_rows(gradient.reshape(-1, gradient.shape[-1]), matrix.dtype)
+            back = back_product(outer, matrix).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
             weight = summed_product(outer, rows).to(kind) if ctx.needs_input_grad[1] else None
             bias = None if bias_kind is None else column_sums(outer).to(bias_kind)
         return back, weight, bias, None

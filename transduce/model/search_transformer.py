@@ -24,7 +24,8 @@ from transduce.model.int8 import Int8Linear, int8_model
 from transduce.model.interface import Decoder, Encoder, Memory, memory_with_mean, real_positions
 from transduce.model.layers import FeedForward, LayerNorm
 from transduce.model.packed import PackedLinear, packed_model, packs
-from transduce.model.products import FUSED, Linear, padded_count
+from transduce.model.padded import padded_count
+from transduce.model.products import FUSED, Linear
 from transduce.model.search_cache import SharedCache
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.stack import DecoderStack, Residual

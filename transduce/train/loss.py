@@ -16,7 +16,8 @@ from torch import Tensor
 from transduce.data.batch import Padded
 from transduce.model.fused import column_sums, computes, cross_entropy
 from transduce.model.heads import TokenHead
-from transduce.model.products import STEP, back_product, padded_rows, product
+from transduce.model.padded import STEP, padded_rows, with_room
+from transduce.model.products import back_product, product
 from transduce.settings import Settings
 
 CHUNK_ELEMENTS = 1 << 23  # logits of one product; 1,024 rows of 8,000 words measured best
@@ -92,7 +93,7 @@ class _PickRows(torch.autograd.Function):
     def forward(ctx, inputs: Tensor, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(rows)
         ctx.shape = inputs.shape
-        return inputs.index_select(0, rows)
+        return torch.index_select(inputs, 0, rows, out=with_room(inputs, (len(rows), inputs.shape[1])))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
