@@ -92,11 +92,12 @@ def ctranslate2_engines(pairs: Pairs, exported: Path, *, python: Path, threads: 
     return found
 
 
-def huggingface_engine(pairs: Pairs, shape: Shape, *, python: Path, lengths: Path) -> Engine:
-    """`generate`, with the allocator tuned, which it gains from. lengths: what ours wrote, without the end of its name."""
+def huggingface_engines(pairs: Pairs, shape: Shape, *, python: Path, lengths: Path) -> list[Engine]:
+    """`generate`, with the allocator tuned, which it gains from, and as it comes. lengths: what ours wrote, without the end of its name."""
     asked = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--lengths", str(lengths))
     words = (str(python), "-W", "ignore", str(RUNNERS / "huggingface_search.py"), *asked)
-    return Engine("huggingface", words, plan_of(HUGGINGFACE_BATCHES), plan_of(["1"]), tuple(TUNED_ALLOCATOR.items()))
+    plain = Engine("huggingface", words, plan_of(HUGGINGFACE_BATCHES), plan_of(["1"]))
+    return [replace(plain, name="huggingface tuned", environment=tuple(TUNED_ALLOCATOR.items())), plain]
 
 
 def trained_model(pairs: Pairs, shape: Shape, folder: Path, *, minutes: float, steps: int | None) -> Path:
@@ -211,7 +212,7 @@ def contest(pairs: Pairs, shape: Shape, model: Path, *, pythons: dict[str, Path]
         theirs = ctranslate2_engines(pairs, exported.absolute(), python=pythons["ctranslate2"], threads=threads, output=output)
     shaped = []
     if "huggingface" in pythons:
-        shaped = [huggingface_engine(pairs, shape, python=pythons["huggingface"], lengths=output_of(output, EXACT))]
+        shaped = huggingface_engines(pairs, shape, python=pythons["huggingface"], lengths=output_of(output, EXACT))
     return Contest([*ours, *theirs], exact, shaped)
 
 
