@@ -66,7 +66,8 @@ def allocator() -> None:
 
 
 def eager() -> None:
-    """What is not compiled: with torch.compile, layer by layer, for batches of any size."""
+    """What is not compiled: with torch.compile, layer by layer, for batches of any size. It cannot see into compiled loops: without them."""
+    loops()
     build = trainer.build_model
 
     def build_compiled(*words: object) -> Seq2Seq:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +161,19 @@ def test_processes_end_with_the_one_that_made_them(tmp_path: Path) -> None:
     while Path(f"/proc/{helper}/stat").exists() and Path(f"/proc/{helper}/stat").read_text().split()[2] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+NOT_STOPPED = """
+from torch import nn
+from transduce.train.parallel import Helpers, StepSums
+helpers = Helpers(list(nn.Linear(2, 2).parameters()), lambda job: StepSums(0.0, 0), count=1)
+raise SystemExit(3)
+"""
+
+
+def test_an_error_that_nobody_expects_does_not_wait_for_them() -> None:
+    """As one in the first checks of a run would: they do not hear the signal by which Python ends its copies."""
+    assert subprocess.run([sys.executable, "-c", NOT_STOPPED], timeout=60, check=False).returncode == 3
 
 
 def test_how_many_is_the_default() -> None:

@@ -6,11 +6,13 @@ be worth sharing, and half of a step is Python and memory traffic: on two cores 
 lie in memory that all processes see, so nothing is sent but token ids there and a sum back.
 """
 
+import atexit
 import ctypes
 import mmap
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,7 +67,8 @@ def choose_processes(wanted: int | None, *, threads: int, device: torch.device) 
 
 
 class Helpers:
-    """Copies of this process that wait for their share of a step."""
+    """Copies of this process that wait for their share of a step. They do not hear signals, but end with it at the latest: whatever ends it,
+    they are stopped before it waits for its copies."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], compute: Compute, *, count: int) -> None:
         """Moves the parameters into memory that is shared with `count` copies."""
@@ -75,6 +78,8 @@ class Helpers:
             for parameter, shared in zip(parameters, shared_tensors(parameters), strict=True):
                 parameter.data = shared.copy_(parameter.data)
         self._helpers = [_Helper(parameters, compute) for _ in range(count)]
+        self._at_exit = partial(_stop_all, weakref.ref(self))
+        atexit.register(self._at_exit)
 
     def start(self, step: int, count: int, batches: list[Batch]) -> Job:
         """Send every helper its share of the batches -> the share that is left for this process, to be computed on one thread."""
@@ -105,6 +110,13 @@ class Helpers:
         for helper in self._helpers:
             helper.stop()
         self._helpers = []
+        atexit.unregister(self._at_exit)
+
+
+def _stop_all(helpers: "weakref.ref[Helpers]") -> None:
+    found = helpers()
+    if found is not None:
+        found.stop()
 
 
 def shared_tensors(like: Sequence[Tensor]) -> list[Tensor]:
