@@ -66,8 +66,10 @@ def allocator() -> None:
 
 
 def eager() -> None:
-    """What is not compiled: with torch.compile, layer by layer, for batches of any size. It cannot see into compiled loops: without them."""
+    """What is not compiled: with torch.compile, layer by layer, for batches of any size, without compiled loops and products of ours, which
+    it cannot see into."""
     loops()
+    few_sizes()
     build = trainer.build_model
 
     def build_compiled(*words: object) -> Seq2Seq:

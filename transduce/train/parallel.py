@@ -67,8 +67,8 @@ def choose_processes(wanted: int | None, *, threads: int, device: torch.device) 
 
 
 class Helpers:
-    """Copies of this process that wait for their share of a step. They do not hear signals, but end with it at the latest: whatever ends it,
-    they are stopped before it waits for its copies."""
+    """Copies of this process that wait for their share of a step. They do not hear signals, but end with it at the latest: whatever ends
+    it, they are stopped before it waits for its copies."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], compute: Compute, *, count: int) -> None:
         """Moves the parameters into memory that is shared with `count` copies."""
