@@ -25,7 +25,7 @@ PARTS = {
     "processes": ("one process, all threads", ("--processes", "1")),
     "adam": ("Adam without a fused kernel", ("--without", "adam")),
     "bf16": ("float32", ("--precision", "fp32")),
-    "eager": ("torch.compile of every layer for loops and sizes", ("--without", "eager")),
+    "eager": ("torch.compile of every layer as torch has it", ("--without", "eager")),
 }
 
 
