@@ -110,14 +110,14 @@ def busy_seconds() -> float:
 
 
 class Load:
-    """How busy other processes keep the machine while this one measures by itself, from the moment that this is made."""
+    """How busy other processes keep the machine while this one and those that it waits for measure, from the moment that this is made."""
 
     def __init__(self) -> None:
-        self.begin, self.busy, self.own = time.perf_counter(), busy_seconds(), time.process_time()
+        self.begin, self.busy, self.own = time.perf_counter(), busy_seconds(), own_seconds()
 
     def others_share(self) -> float:
         """Processor time of the others over the time that all cores had."""
-        seconds, used = time.perf_counter() - self.begin, time.process_time() - self.own
+        seconds, used = time.perf_counter() - self.begin, own_seconds() - self.own
         return max(0.0, busy_seconds() - self.busy - used) / (seconds * (os.cpu_count() or 1))
 
     def warn(self) -> float:
@@ -125,6 +125,11 @@ class Load:
         share = self.others_share()
         warn_disturbed(share)
         return share
+
+
+def own_seconds() -> float:
+    """Processor time of this process and of those that it has waited for, all in all."""
+    return sum(os.times()[:4])
 
 
 def warn_disturbed(share: float) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_every_side_gets_the_same_threads_and_nothing_of_the_callers_allocator(l
     assert "MALLOC_MMAP_MAX_" not in plain and "LD_PRELOAD" not in plain
     tuned = alternate.environment_of(alternate.Side("a", (), environment=alternate.TUNED_ALLOCATOR), 3)
     assert tuned["MALLOC_MMAP_MAX_"] == "0"
+
+
+def test_what_a_measurement_waits_for_is_no_disturbance(load: Load) -> None:
+    """The processor time of processes that it starts is its own."""
+    own_seconds = load("alternate").own_seconds
+    before, alone = own_seconds(), time.process_time()
+    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.1: pass"], check=True)
+    assert own_seconds() - before > time.process_time() - alone + 0.05
 
 
 def test_records_are_chosen_by_what_they_say(load: Load) -> None:
@@ -165,7 +174,7 @@ def test_load_counts_the_others_only(load: Load, monkeypatch: pytest.MonkeyPatch
     alternate = load("alternate")
     clock = {"wall": 0.0, "busy": 0.0, "own": 0.0}
     monkeypatch.setattr(alternate.time, "perf_counter", lambda: clock["wall"])
-    monkeypatch.setattr(alternate.time, "process_time", lambda: clock["own"])
+    monkeypatch.setattr(alternate, "own_seconds", lambda: clock["own"])
     monkeypatch.setattr(alternate, "busy_seconds", lambda: clock["busy"])
     monkeypatch.setattr(alternate.os, "cpu_count", lambda: 2)
     watched = alternate.Load()

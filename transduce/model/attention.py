@@ -178,7 +178,7 @@ def _join(mixed: Tensor, num_heads: int, length: int) -> Tensor:
     """(B, G, R * T, K) -> (B, T, H * K)."""
     num_rows, _, _, head_width = mixed.shape
     heads = mixed.reshape(num_rows, num_heads, length, head_width)
-    if torch.is_grad_enabled() and mixed.requires_grad:
+    if torch.is_grad_enabled() and mixed.requires_grad and mixed.device.type == "cpu":
         return _JoinHeads.apply(heads)  # type: ignore[no-any-return, no-untyped-call]
     return heads.transpose(1, 2).reshape(num_rows, length, num_heads * head_width)
 
@@ -197,7 +197,7 @@ class _JoinHeads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         num_rows, num_heads, length, head_width = ctx.shape
-        return gradient.view(num_rows, length, num_heads, head_width).transpose(1, 2)
+        return gradient.reshape(num_rows, length, num_heads, head_width).transpose(1, 2)
 
 
 class KeyValueCache:

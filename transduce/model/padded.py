@@ -1,4 +1,4 @@
-"""Rows of numbers whose count is a multiple, zeros behind, so that products have few sizes.
+"""Padded rows: their count is a multiple, zeros behind, so that products have few sizes.
 
 In: rows (M, K). Out: rows (M', K). The decision to question: what is made to be multiplied has room for the padding behind it in memory,
 and so have the outputs of padded products; they are padded without a copy. Only memory that nobody else can see is room: see `has_room`.
@@ -38,8 +38,10 @@ def padded_rows(rows: Tensor, kind: torch.dtype, *, step: int | None = None) -> 
 
 
 def with_room(like: Tensor, shape: Sequence[int], *, kind: torch.dtype | None = None) -> Tensor:
-    """A tensor (..., K) that is not filled, and behind it in memory the room of the rows that `padded_rows` adds. Device and number format
-    are those of `like`, or the format is `kind`."""
+    """A tensor (..., K) that is not filled, and on the CPU behind it in memory the room of the rows that `padded_rows` adds. Device and
+    number format are those of `like`, or the format is `kind`."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape, dtype=kind or like.dtype)
     return like.new_empty(padded_count(torch.Size(shape[:-1]).numel()), shape[-1], dtype=kind or like.dtype).resize_(shape)
 
 

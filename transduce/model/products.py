@@ -55,10 +55,12 @@ def compute_dtype(inputs: Tensor) -> torch.dtype:
 
 def compiles_sizes(inputs: Tensor) -> bool:
     """Whether a layer multiplies these inputs (..., K) by oneDNN, which compiles code for each number of rows."""
-    kind = compute_dtype(inputs)
-    if inputs.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return inputs.device.type == "cpu" and kind == torch.bfloat16
-    return kind == torch.float32 and torch.is_grad_enabled() and inputs.shape[:-1].numel() >= FEWEST_ROWS and prefers_onednn(inputs)
+    if inputs.device.type != "cpu":
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return compute_dtype(inputs) == torch.bfloat16
+    trains = torch.is_grad_enabled() and inputs.dtype == torch.float32
+    return trains and inputs.shape[:-1].numel() >= FEWEST_ROWS and prefers_onednn(inputs)
 
 
 def prefers_onednn(rows: Tensor) -> bool:
