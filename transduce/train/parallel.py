@@ -12,7 +12,6 @@ import mmap
 import os
 import signal
 import sys
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,8 +66,7 @@ def choose_processes(wanted: int | None, *, threads: int, device: torch.device) 
 
 
 class Helpers:
-    """Copies of this process that wait for their share of a step. They do not hear signals, but end with it at the latest: whatever ends
-    it, they are stopped before it waits for its copies."""
+    """Copies of this process that wait for their share of a step."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], compute: Compute, *, count: int) -> None:
         """Moves the parameters into memory that is shared with `count` copies."""
@@ -78,8 +76,6 @@ class Helpers:
             for parameter, shared in zip(parameters, shared_tensors(parameters), strict=True):
                 parameter.data = shared.copy_(parameter.data)
         self._helpers = [_Helper(parameters, compute) for _ in range(count)]
-        self._at_exit = partial(_stop_all, weakref.ref(self))
-        atexit.register(self._at_exit)
 
     def start(self, step: int, count: int, batches: list[Batch]) -> Job:
         """Send every helper its share of the batches -> the share that is left for this process, to be computed on one thread."""
@@ -110,13 +106,6 @@ class Helpers:
         for helper in self._helpers:
             helper.stop()
         self._helpers = []
-        atexit.unregister(self._at_exit)
-
-
-def _stop_all(helpers: "weakref.ref[Helpers]") -> None:
-    found = helpers()
-    if found is not None:
-        found.stop()
 
 
 def shared_tensors(like: Sequence[Tensor]) -> list[Tensor]:
@@ -138,6 +127,7 @@ class _Helper:
         self._sent = 0
         self._connection, theirs = Pipe()
         self._process = start_copy(partial(self._serve, compute, theirs))
+        atexit.register(self._process.kill)  # else this process, whatever ends it, waits for a copy that hears no signal
         theirs.close()
 
     def send(self, job: Job) -> None:
@@ -165,6 +155,7 @@ class _Helper:
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
+        atexit.unregister(self._process.kill)
         self._connection.close()
         self._process.kill()
         self._process.join()
