@@ -281,7 +281,7 @@ def test_several_processes_answer_as_one_does(ready: Predictor, search: SearchCo
     texts = TEXTS * 6
     alone = ready.predict(texts, search=search)
     monkeypatch.setattr(predict_module, "can_fork", lambda: True)  # the test runner has threads of its own
-    monkeypatch.setattr(Searcher, "answer", partialmethod(_answered_elsewhere, Searcher.answer, os.getpid()))
+    monkeypatch.setattr(Searcher, "_steps", partialmethod(_searched_elsewhere, Searcher._steps, os.getpid()))
     ready.workers = 2
     together = ready.predict(texts, search=search)
     assert essence(together) == essence(alone)
@@ -289,8 +289,8 @@ def test_several_processes_answer_as_one_does(ready: Predictor, search: SearchCo
     assert essence(ready.predict(texts[::-1], search=search)) == essence(alone[::-1])  # by the same copies
 
 
-def _answered_elsewhere(self: Searcher, own: Callable[..., object], process: int, question: Question) -> object:
-    assert os.getpid() != process or len(question.numbers) == 1, "more than the rehearsal was searched in this process"
+def _searched_elsewhere(self: Searcher, own: Callable[..., object], process: int, question: Question) -> object:
+    assert os.getpid() != process or len(question.rows) == 1, "more than the rehearsal was searched in this process"
     return own(self, question)
 
 

@@ -268,8 +268,8 @@ class Predictor:
         if shared:
             outcomes = self._team(searcher, rehearsal=ask(plan[-1][-1:])).answers([ask(places) for places in plan])
         else:
-            outcomes = ((asked, searcher.answer(asked)) for asked in map(ask, plan))
-        yield from ((asked.numbers, found) for asked, found in outcomes)
+            outcomes = searcher.answers(enumerate(map(ask, plan)))
+        yield from (([numbers[place] for place in plan[number]], found) for number, found in outcomes)
 
     def prefers_torch(self, config: SearchConfig) -> bool:
         """Whether sources that are enough for several processes are left to torch, though there is an engine beside it."""
@@ -284,7 +284,7 @@ class Predictor:
         state = searcher.state()
         if self._copies is None or self._known != state or len(self._copies) != self.workers or not self._copies.ready:
             self._copies = None  # before others are made
-            self._copies, self._known = Copies(searcher.answer, self.workers, rehearsal=rehearsal), state
+            self._copies, self._known = Copies(searcher.answers, self.workers, rehearsal=rehearsal), state
         return self._copies
 
     def _score(self, encoded: Readings, rows: Sequence[np.ndarray]) -> list[ForcedScore]:

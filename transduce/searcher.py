@@ -5,7 +5,7 @@ draws, but neither models nor codecs, so that it is small enough to be sent to a
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from transduce.decode.ctc import model_scorer
 from transduce.decode.ctc_only import ctc_search
 from transduce.decode.fusion import FusedScorer, LanguageModel
 from transduce.decode.hypotheses import Hypothesis
-from transduce.decode.scorers import EnsembleScorer, Scorer
-from transduce.decode.search import SearchConfig, search
+from transduce.decode.scorers import EnsembleScorer, Scorer, Steps
+from transduce.decode.search import SearchConfig, search_steps
 from transduce.decode.shortlist import Shortlist, ShortlistScorer
+from transduce.decode.together import Search, search_together
 from transduce.errors import ConfigError
 from transduce.readings import Member, Readings, padded_sources
 
@@ -27,11 +28,11 @@ from transduce.readings import Member, Readings, padded_sources
 class Question:
     """Sources that are searched together.
 
-    numbers: of the sources, for who asks. rows: of each, by digest of the codec. keys: what the random draws for each depend on; None =
-    there are none. starts: ids that each output must begin with; None = any may come first.
+    row_share: of a full batch, what one hypothesis takes. rows: of each source, by digest of the codec. keys: what the random draws for
+    each depend on; None = there are none. starts: ids that each output must begin with; None = any may come first.
     """
 
-    numbers: list[int]
+    row_share: float
     rows: Sequence[Mapping[str, Row]]
     config: SearchConfig
     keys: list[int] | None
@@ -42,7 +43,8 @@ def question(encoded: Readings, numbers: list[int], *, config: SearchConfig, sta
     """The sources of these numbers. starts: of all sources of the stretch."""
     keys = None if config.sampling is None else [text_key(shown(encoded.values[number])) for number in numbers]
     own = None if starts is None else [starts[number] for number in numbers]
-    return Question(numbers, [encoded.rows[number] for number in numbers], config, keys, own)
+    row_share = max(encoded.lengths[number] for number in numbers) / config.batch_tokens
+    return Question(row_share, [encoded.rows[number] for number in numbers], config, keys, own)
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,12 @@ class Searcher:
         versions = [0 if weight.is_inference() else weight._version for model in models for weight in model.parameters()]
         return list(map(id, models)), versions, id(self.shortlist), self.ceiling
 
-    def answer(self, question: Question) -> list[list[Hypothesis]]:
-        """What is found for each source, best first. Raises ConfigError for settings that cannot go together."""
+    def answers(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, list[list[Hypothesis]]]]:
+        """What is found for each source of a numbered question, best first, as questions get done: the next one is begun before the last
+        sources of one are. Raises ConfigError for settings that cannot go together."""
+        return search_together(Search(number, self._steps(asked), row_share=asked.row_share) for number, asked in questions)
+
+    def _steps(self, question: Question) -> Steps[Any]:
         config, starts = question.config, question.starts
         weighed = self.language_model is not None and bool(config.language_weight)
         device = next(self.members[0].model.parameters()).device
@@ -77,7 +83,7 @@ class Searcher:
             digest = self.members[0].source_codec.digest
             tokens = torch.from_numpy(self.shortlist.tokens(row[digest].data for row in question.rows))
             few = ShortlistScorer(self.members[0].model, sources[0], tokens, max_length=self.ceiling)
-            return few.named(search(few, config=config, keys=question.keys))
+            return few.named((yield from search_steps(few, config=config, keys=question.keys)))
         scorers = [
             model_scorer(member.model, source, config, max_length=self.ceiling)
             for member, source in zip(self.members, sources, strict=True)
@@ -85,7 +91,7 @@ class Searcher:
         scorer: Scorer[Any] = scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers)
         if self.language_model is not None and weighed:
             scorer = FusedScorer(scorer, self.language_model.scorer(len(question.rows), device), weight=config.language_weight)
-        return search(scorer, config=config, prefixes=starts, keys=question.keys)
+        return (yield from search_steps(scorer, config=config, prefixes=starts, keys=question.keys))
 
 
 def shortlists(config: SearchConfig) -> bool:

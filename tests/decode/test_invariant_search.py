@@ -10,6 +10,7 @@ from transduce.decode.forced import forced_log_probabilities
 from transduce.decode.options import SamplingConfig, SearchConfig
 from transduce.decode.scorers import EnsembleScorer, ModelScorer
 from transduce.decode.search import make_rules, search
+from transduce.decode.together import Search, search_together
 from transduce.model.frontends import Vocabulary
 from transduce.model.recurrent import RecurrentEncoderConfig
 from transduce.model.recurrent_decoder import RecurrentDecoderConfig
@@ -64,8 +65,7 @@ def test_beam_one_is_greedy_is_the_naive_loop(name: str) -> None:
     scorer = ModelScorer(model, padded(rows), max_length=14)
     greedy = search(scorer, config=SearchConfig(beam_size=1))
     rules = make_rules(scorer, config=SearchConfig(beam_size=1, early_stop="first"))
-    with torch.inference_mode():
-        beam = beam_search(scorer, rules)
+    ((_, beam),) = search_together([Search(0, beam_search(scorer, rules))])
     for row, (walked,), (beamed,) in zip(rows, greedy, beam, strict=True):
         assert walked.tokens == beamed.tokens and walked.truncated == beamed.truncated
         assert walked.score == pytest.approx(beamed.score, abs=1e-4)

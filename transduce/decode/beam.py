@@ -18,7 +18,7 @@ from transduce.decode.constraints import NEVER
 from transduce.decode.hypotheses import Finished, Hypothesis, Pools, make_hypothesis
 from transduce.decode.length import length_divisor
 from transduce.decode.options import SearchConfig
-from transduce.decode.scorers import Scorer, StateT
+from transduce.decode.scorers import Request, Scorer, StateT, Steps
 from transduce.errors import DivergedError
 
 COMPACT_SHARE = 1 / 8  # finished sentences are dropped from the batch once they are at least this share of it
@@ -62,15 +62,15 @@ class Expansion:
     trail: Tensor
 
 
-def beam_search(scorer: Scorer[StateT], rules: Rules) -> list[list[Hypothesis]]:
-    """Runs until every sentence is done. -> per sentence up to num_best hypotheses."""
+def beam_search(scorer: Scorer[StateT], rules: Rules) -> Steps[StateT]:
+    """Asks for steps until every sentence is done. -> per sentence up to num_best hypotheses."""
     state = scorer.start()
     beam = first_beam(len(rules.limits.maximum), rules)
     full = rules.config.early_stop == "full"
     pools = Pools(len(rules.limits.maximum), rules.config.beam_size if full else rules.config.num_best)
     last = torch.full((len(beam.sentences),), rules.bos_id, device=rules.suppressed.device)
     while True:
-        scores, state = scorer.step(last, state)
+        scores, state = yield Request(scorer, last, state)
         expansion = expand(scores, beam, rules, normalised=scorer.normalised)
         still_open = settle(expansion, beam, rules, pools=pools)
         if not still_open.any():

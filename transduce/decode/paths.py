@@ -15,7 +15,7 @@ from transduce.decode.candidates import Rules, best_of_each, best_tokens, log_pr
 from transduce.decode.constraints import NEVER
 from transduce.decode.hypotheses import Finished, Hypothesis, Pools, make_hypothesis
 from transduce.decode.sampling import sample_tokens, uniform_table
-from transduce.decode.scorers import Scorer, StateT
+from transduce.decode.scorers import Request, Scorer, StateT, Steps
 from transduce.errors import DivergedError
 
 COMPACT_SHARE = 1 / 8  # as in beam search
@@ -56,8 +56,8 @@ class Paths:
         )
 
 
-def walk(scorer: Scorer[StateT], rules: Rules, *, keys: np.ndarray) -> list[list[Hypothesis]]:
-    """Runs until every path has ended. keys: (B,) uint64, what the random draws of each sentence depend on."""
+def walk(scorer: Scorer[StateT], rules: Rules, *, keys: np.ndarray) -> Steps[StateT]:
+    """Asks for steps until every path has ended. keys: (B,) uint64, what the random draws of each sentence depend on."""
     paths = start_paths(rules, keys)
     pools = Pools(len(keys), rules.config.num_best)
     state = scorer.start()
@@ -65,7 +65,7 @@ def walk(scorer: Scorer[StateT], rules: Rules, *, keys: np.ndarray) -> list[list
         state = state.select(torch.arange(len(keys), device=rules.suppressed.device).repeat_interleave(paths.width))
     last = torch.full((len(paths.open),), rules.bos_id, device=rules.suppressed.device)
     while True:
-        scores, state = scorer.step(last, state)
+        scores, state = yield Request(scorer, last, state)
         paths = extend(scores, paths, rules, normalised=scorer.normalised)
         if settle(paths, rules, pools=pools):
             alive = paths.open.reshape(-1, paths.width).max(axis=1)

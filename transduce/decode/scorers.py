@@ -5,14 +5,15 @@ The decision to question: sentence-level memory lives inside the state, so that 
 hypotheses through one value and never sees a model. The engine may overwrite the scores that it is given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from transduce.data.batch import Padded
+from transduce.decode.hypotheses import Hypothesis
 from transduce.model.frontends import Vocabulary, token_vocabulary
 from transduce.model.interface import Memory, State
 from transduce.model.seq2seq import Seq2Seq
@@ -66,6 +67,19 @@ class Scorer(Protocol[StateT]):
 
 
 @dataclass(frozen=True)
+class Request(Generic[StateT]):
+    """The step that a search waits for: the last tokens (N,) of its hypotheses and the state that these have left."""
+
+    scorer: Scorer[StateT]
+    tokens: Tensor
+    state: StateT
+
+
+Steps = Generator[Request[StateT], tuple[Tensor, StateT], list[list[Hypothesis]]]
+"""A search under way: it asks for steps, is sent scores (N, V) and the next state, and returns hypotheses per sentence, best first."""
+
+
+@dataclass(frozen=True)
 class ModelState:
     """Memory has one row per sentence, the decoder's state one per hypothesis."""
 
@@ -88,6 +102,7 @@ class ModelScorer:
 
     def __init__(self, model: Seq2Seq, source: Padded, *, max_length: int = 1024) -> None:
         self.model = model
+        self.head: Callable[[Tensor], Tensor] = model.head
         self.max_length = max_length
         with torch.inference_mode():
             self.memory = model.encode(source)
@@ -108,8 +123,12 @@ class ModelScorer:
 
     def step(self, tokens: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """(N,) -> logits (N, V)."""
-        logits, decoder = self.model.step(tokens, state.decoder, state.memory)
-        return logits, ModelState(state.memory, decoder)
+        hidden, decoder = self.model.decoder.step(self.embed(tokens), state.decoder, state.memory)
+        return self.head(hidden), ModelState(state.memory, decoder)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(N,) -> (N, E)."""
+        return self.model.embedding(tokens)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

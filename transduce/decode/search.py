@@ -16,10 +16,21 @@ from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.length import LengthLimits, length_limits
 from transduce.decode.options import SamplingConfig, SearchConfig
 from transduce.decode.paths import walk
-from transduce.decode.scorers import EnsembleScorer, ModelScorer, Scorer, StateT
+from transduce.decode.scorers import EnsembleScorer, ModelScorer, Scorer, StateT, Steps
+from transduce.decode.together import Search, search_together
 from transduce.errors import ConfigError
 
-__all__ = ["EnsembleScorer", "Hypothesis", "ModelScorer", "SamplingConfig", "Scorer", "SearchConfig", "make_rules", "search"]
+__all__ = [
+    "EnsembleScorer",
+    "Hypothesis",
+    "ModelScorer",
+    "SamplingConfig",
+    "Scorer",
+    "SearchConfig",
+    "make_rules",
+    "search",
+    "search_steps",
+]
 
 
 def search(
@@ -36,14 +47,27 @@ def search(
     keys: one number in [0, 2**64) per sentence that its random draws depend on; without them, its place in the batch.
     Raises ConfigError for a prefix longer than the model allows.
     """
-    with torch.inference_mode():
-        rules = make_rules(scorer, config=config, constraints=constraints, prefixes=prefixes)
-        if not len(rules.limits.maximum):
-            return []
-        if config.beam_size > 1 and config.sampling is None:
-            return beam_search(scorer, rules)
-        numbers = np.arange(len(rules.limits.maximum)) if keys is None else np.asarray(keys, dtype=np.uint64)
-        return walk(scorer, rules, keys=numbers.astype(np.uint64))
+    steps = search_steps(scorer, config=config, constraints=constraints, prefixes=prefixes, keys=keys)
+    ((_, found),) = search_together([Search(0, steps)])
+    return found
+
+
+def search_steps(
+    scorer: Scorer[StateT],
+    *,
+    config: SearchConfig,
+    constraints: Sequence[Constraint] = (),
+    prefixes: Sequence[Sequence[int]] | None = None,
+    keys: Sequence[int] | None = None,
+) -> Steps[StateT]:
+    """`search`, whose steps are somebody else's to compute."""
+    rules = make_rules(scorer, config=config, constraints=constraints, prefixes=prefixes)
+    if not len(rules.limits.maximum):
+        return []
+    if config.beam_size > 1 and config.sampling is None:
+        return (yield from beam_search(scorer, rules))
+    numbers = np.arange(len(rules.limits.maximum)) if keys is None else np.asarray(keys, dtype=np.uint64)
+    return (yield from walk(scorer, rules, keys=numbers.astype(np.uint64)))
 
 
 def make_rules(

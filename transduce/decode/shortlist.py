@@ -5,7 +5,7 @@ layer costs less. The decision to question: one list for a whole batch, because 
 offered what its neighbours may need as well, and so it can, rarely, get another answer beside others than alone.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transduce.data.batch import Padded
 from transduce.decode.hypotheses import Hypothesis
-from transduce.decode.scorers import ModelScorer, ModelState
+from transduce.decode.scorers import ModelScorer
 from transduce.model.frontends import Vocabulary
 from transduce.model.heads import token_head
 from transduce.model.seq2seq import Seq2Seq
@@ -59,7 +59,7 @@ class ShortlistScorer(ModelScorer):
     def __init__(self, model: Seq2Seq, source: Padded, tokens: Tensor, *, max_length: int) -> None:
         super().__init__(model, source, max_length=max_length)
         self.tokens = tokens
-        self.head: Callable[[Tensor], Tensor] = token_head(model.head).narrowed(tokens)
+        self.head = token_head(model.head).narrowed(tokens)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -68,11 +68,9 @@ class ShortlistScorer(ModelScorer):
         wanted = torch.tensor([whole.pad_id, whole.bos_id, whole.eos_id, whole.unk_id], device=self.tokens.device)
         return Vocabulary(len(self.tokens), *torch.searchsorted(self.tokens, wanted).tolist())
 
-    def step(self, tokens: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        """(N,) places -> logits (N, V')."""
-        embedded = self.model.embedding(self.tokens[tokens])
-        hidden, decoder = self.model.decoder.step(embedded, state.decoder, state.memory)
-        return self.head(hidden), ModelState(state.memory, decoder)
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(N,) places -> (N, E)."""
+        return super().embed(self.tokens[tokens])
 
     def named(self, found: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
         """The same hypotheses with tokens of the whole vocabulary."""

@@ -5,6 +5,7 @@ Any encoder meets any decoder here. `Memory` has one row per sentence and is nev
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -84,6 +85,15 @@ class Decoder(nn.Module, ABC, Generic[StateT]):
     @abstractmethod
     def step(self, inputs: Tensor, state: StateT, memory: Memory) -> tuple[Tensor, StateT]:
         """inputs: (N, E) embedded previous tokens -> hidden (N, D) and the next state."""
+
+    def joins(self, _memory: Memory) -> bool:
+        """Whether `step_together` is faster than single steps for such memories."""
+        return False
+
+    def step_together(self, inputs: Sequence[Tensor], states: Sequence[StateT], memories: Sequence[Memory]) -> tuple[Tensor, list[StateT]]:
+        """Several searches' `step` at once: inputs (N1, E), (N2, E), ... -> hidden (N1 + N2 + ..., D) and the next states."""
+        steps = [self.step(*each) for each in zip(inputs, states, memories, strict=True)]
+        return torch.cat([hidden for hidden, _ in steps]), [state for _, state in steps]
 
     @abstractmethod
     def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:

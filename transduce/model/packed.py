@@ -19,9 +19,11 @@ from transduce.model.products import FUSED, Linear, has_onednn, packed_weight, p
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import cpu_vendor
 
-FEWEST_ROWS = 16
-FEWEST_WEIGHTS = 256 * 512
+FEWEST_WEIGHTS = 256 * 256
 """Of smaller matrices the product takes as long either way."""
+FEWEST_ROWS = 16
+FEWEST_ROWS_OF_SMALL, SMALL = 96, 256 * 512
+"""The same of matrices with fewer weights than that."""
 
 
 def packs() -> bool:
@@ -36,14 +38,20 @@ class PackedProduct(nn.Module):
         super().__init__()
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.packed = packed_weight(self.weight)
+        self.fewest = FEWEST_ROWS if weight.numel() >= SMALL else FEWEST_ROWS_OF_SMALL
 
     def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N)."""
         rows = inputs.reshape(-1, inputs.shape[-1])
-        if len(rows) < FEWEST_ROWS:
+        if len(rows) < self.fewest:
             return FUSED[then](functional.linear(inputs, self.weight, self.bias))
         outputs = product(padded_rows(rows, torch.float32, step=SMALL_STEP), self.packed, self.bias, then=then, by_onednn=True)
         return outputs[: len(rows)].view(*inputs.shape[:-1], -1)
+
+
+def packed_count(count: int) -> int:
+    """The number of rows that packed products of `count` rows are computed with."""
+    return count if count < FEWEST_ROWS else -(-count // SMALL_STEP) * SMALL_STEP
 
 
 class PackedLinear(nn.Module):

@@ -11,6 +11,7 @@ several threads, a GPU) goes the general way.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from transduce.model.fused import array, kernels, search_loops, searches
 from transduce.model.int8 import Int8Linear, int8_model
 from transduce.model.interface import Decoder, Encoder, Memory, memory_with_mean, real_positions
 from transduce.model.layers import FeedForward, LayerNorm
-from transduce.model.packed import PackedLinear, packed_model, packs
+from transduce.model.packed import PackedLinear, packed_count, packed_model, packs
 from transduce.model.padded import padded_count
 from transduce.model.products import FUSED, Linear
 from transduce.model.search_cache import SharedCache
@@ -98,10 +99,11 @@ class Norm:
 
 @dataclass(frozen=True)
 class Product:
-    """Rows (M', K) -> (M', N). kind: number format of both; M' is as `padded_count` has it if they are bfloat16."""
+    """Rows (M', K) -> (M', N). kind: number format of both. count: M' for the number of rows that matter."""
 
     multiply: Callable[[Tensor], Tensor]
     kind: torch.dtype
+    count: Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -146,22 +148,24 @@ def _product(layer: nn.Module, then: str = "none") -> Product | None:
     """The product of a layer and the non-linearity after it."""
     match layer:
         case BFloat16Linear(product=product):
-            return Product(product, torch.bfloat16)
+            return Product(product, torch.bfloat16, padded_count)
         case BFloat16Product():
-            return Product(layer, torch.bfloat16)
-        case Int8Linear() | PackedLinear():
-            return Product(partial(layer, then=then), torch.float32)
+            return Product(layer, torch.bfloat16, padded_count)
+        case PackedLinear():
+            return Product(partial(layer, then=then), torch.float32, packed_count)
+        case Int8Linear():
+            return Product(partial(layer, then=then), torch.float32, int)
         case Linear():
-            return Product(layer if then == "none" else lambda rows: FUSED[then](layer(rows)), torch.float32)
+            return Product(layer if then == "none" else lambda rows: FUSED[then](layer(rows)), torch.float32, int)
     return None
 
 
 class _Rows:
     """hidden (N, D) float32, to which sublayers add, and rows (M', D), which the next product reads."""
 
-    def __init__(self, hidden: Tensor, kind: torch.dtype) -> None:
-        count = padded_count(len(hidden)) if kind == torch.bfloat16 else len(hidden)
-        self.rows = torch.empty(count, hidden.shape[1], dtype=kind)
+    def __init__(self, hidden: Tensor, first: Product) -> None:
+        self.rows = torch.empty(first.count(len(hidden)), hidden.shape[1], dtype=first.kind)
+        self.rows[len(hidden) :] = 0
         self._hidden, self._rows = array(hidden), array(self.rows)
         self._added: Tensor | None = None
 
@@ -185,8 +189,8 @@ class _Rows:
 class _SequenceRows(_Rows):
     """Those of sequences that attend to themselves, one behind the other without padding: N is the sum of their lengths (B,)."""
 
-    def __init__(self, hidden: Tensor, kind: torch.dtype, *, lengths: Tensor, layout: HeadLayout) -> None:
-        super().__init__(hidden, kind)
+    def __init__(self, hidden: Tensor, first: Product, *, lengths: Tensor, layout: HeadLayout) -> None:
+        super().__init__(hidden, first)
         starts = torch.zeros(len(lengths) + 1, dtype=torch.int64)
         torch.cumsum(lengths, 0, out=starts[1:])
         self._memory = array(starts), layout.heads, layout.key_value_heads
@@ -203,7 +207,7 @@ class LoopedEncoder(Encoder):
     def __init__(self, encoder: TransformerEncoder, layers: Layers, norm: LayerNorm) -> None:
         super().__init__()
         self.encoder, self.output_size, self.summary_size = encoder, encoder.output_size, encoder.summary_size
-        self._layers, self._norm, self._kind = layers, Norm(norm), layers[0][0].first.kind
+        self._layers, self._norm, self._first = layers, Norm(norm), layers[0][0].first
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Memory:
         """See `TransformerEncoder`."""
@@ -211,7 +215,7 @@ class LoopedEncoder(Encoder):
             return self.encoder(inputs, lengths)  # type: ignore[no-any-return]
         mask = real_positions(lengths, inputs.shape[1])
         states = self.encoder.positions.add(self.encoder.lift(inputs))
-        rows = _SequenceRows(states[mask], self._kind, lengths=lengths, layout=self.encoder.layout)
+        rows = _SequenceRows(states[mask], self._first, lengths=lengths, layout=self.encoder.layout)
         for attention, block in self._layers:
             rows.add(attention, rows.attend_within)
             rows.add(block)
@@ -243,7 +247,7 @@ class LoopedDecoder(Decoder[TransformerState | LoopedState]):
     def __init__(self, decoder: TransformerDecoder, layers: Layers, norm: LayerNorm) -> None:
         super().__init__()
         self.decoder, self.output_size = decoder, decoder.output_size
-        self._layers, self._norm, self._kind = layers, Norm(norm), layers[0][0].first.kind
+        self._layers, self._norm, self._first = layers, Norm(norm), layers[0][0].first
 
     def project(self, memory: Memory) -> Memory:
         """Memory with the keys and values of all layers, or as it is for the loops, which keep these in their state."""
@@ -254,8 +258,8 @@ class LoopedDecoder(Decoder[TransformerState | LoopedState]):
         if not searches(memory.states):
             return self.decoder.start(memory)
         bias, *keys = self._whole(memory).keys
-        cache = SharedCache.empty(len(bias), self.decoder.layout, layers=len(self._layers), kind=self._kind)
-        return LoopedState(cache, bias.reshape(len(bias), -1), tuple(key.to(self._kind) for key in keys), torch.arange(len(bias)))
+        cache = SharedCache.empty(len(bias), self.decoder.layout, layers=len(self._layers), kind=self._first.kind)
+        return LoopedState(cache, bias.reshape(len(bias), -1), tuple(key.to(self._first.kind) for key in keys), torch.arange(len(bias)))
 
     def forward(self, inputs: Tensor, memory: Memory, *, with_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `TransformerDecoder`."""
@@ -267,38 +271,66 @@ class LoopedDecoder(Decoder[TransformerState | LoopedState]):
             case TransformerState():
                 return self.decoder.step(inputs, state, self._whole(memory))
             case LoopedState():
-                return self._step(inputs, state, width=len(inputs) // len(memory.mask))
+                hidden, (state,) = self._step([inputs], [state], [memory])
+                return hidden, state
+
+    def joins(self, _memory: Memory) -> bool:
+        """Where it runs by loops."""
+        return searches(_memory.states)
+
+    def step_together(
+        self, inputs: Sequence[Tensor], states: Sequence[TransformerState | LoopedState], memories: Sequence[Memory]
+    ) -> tuple[Tensor, list[TransformerState | LoopedState]]:
+        """See `Decoder`."""
+        looped = [state for state in states if type(state) is LoopedState]
+        if len(looped) < len(states):
+            return super().step_together(inputs, states, memories)
+        hidden, following = self._step(inputs, looped, memories)
+        return hidden, [*following]
 
     def _whole(self, memory: Memory) -> Memory:
         return memory if memory.keys else self.decoder.project(memory)
 
-    def _step(self, inputs: Tensor, state: LoopedState, *, width: int) -> tuple[Tensor, LoopedState]:
-        hidden = self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), state.cache.places.shape[1])
-        state = replace(state, cache=state.cache.opened(width))
-        rows = _StepRows(hidden[:, 0], state)
+    def _step(
+        self, inputs: Sequence[Tensor], states: Sequence[LoopedState], memories: Sequence[Memory]
+    ) -> tuple[Tensor, list[LoopedState]]:
+        parts = zip(inputs, states, strict=True)
+        hidden = [self._lifted(part, state.cache.places.shape[1]) for part, state in parts]
+        widths = [len(part) // len(memory.mask) for part, memory in zip(inputs, memories, strict=True)]
+        following = [replace(state, cache=state.cache.opened(width)) for state, width in zip(states, widths, strict=True)]
+        rows = _StepRows(torch.cat(hidden), self._first, states=following)
         for number, (past, cross, block) in enumerate(self._layers):
             rows.add(past, partial(rows.attend_past, layer=number))
             rows.add(cross, partial(rows.attend_memory, layer=number))
             rows.add(block)
-        return rows.last(self._norm), state
+        return rows.last(self._norm), following
+
+    def _lifted(self, inputs: Tensor, position: int) -> Tensor:
+        """(N, E) -> (N, D), as the first layer takes them at this position."""
+        return self.decoder.positions.add(self.decoder.stack.lift(inputs[:, None, :]), position)[:, 0]
 
 
 class _StepRows(_Rows):
-    """Those of a step, N hypotheses, with what they look at."""
+    """Those of a step of one or several searches, one behind the other, with what each looks at."""
 
-    def __init__(self, hidden: Tensor, state: LoopedState) -> None:
-        super().__init__(hidden, state.cache.pages.buffer.dtype)
-        self._pages, *past = state.cache.arrays()
-        self._past = tuple(past)
-        self._keys, self._bias, self._sentences = state.keys, array(state.bias), array(state.sentences)
+    def __init__(self, hidden: Tensor, first: Product, *, states: Sequence[LoopedState]) -> None:
+        super().__init__(hidden, first)
+        counts = [len(state.sentences) for state in states]
+        ends = list(accumulate(counts))
+        self._parts = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        self._past = [state.cache.arrays() for state in states]
+        self._memory = [(state.keys, array(state.bias), array(state.sentences)) for state in states]
 
     def attend_past(self, packed: Tensor, layer: int) -> Tensor:
         """packed (M', (H + 2 G) K) joins the cache -> rows (M', H K)."""
-        search_loops().attend_past(array(packed), (self._pages, layer, self._past), self._rows)
+        read = array(packed)
+        for part, (pages, *past) in zip(self._parts, self._past, strict=True):
+            search_loops().attend_past(read[part], (pages, layer, tuple(past)), self._rows[part])
         return self.rows
 
     def attend_memory(self, queries: Tensor, layer: int) -> Tensor:
         """queries (M', H K) -> rows (M', H K)."""
-        keys, values = (array(part) for part in self._keys[2 * layer : 2 * layer + 2])
-        search_loops().attend_memory(array(queries), (keys, values, self._bias, self._sentences), self._rows)
+        read = array(queries)
+        for part, (keys, *known) in zip(self._parts, self._memory, strict=True):
+            search_loops().attend_memory(read[part], (array(keys[2 * layer]), array(keys[2 * layer + 1]), *known), self._rows[part])
         return self.rows

@@ -1,0 +1,100 @@
+"""Several searches at once: while the last sentences of one batch are searched, the next batch begins, and both share their products.
+
+In: searches that ask for steps. Out: what each has found, as it ends. A step reads all weights, so one of few rows costs nearly as much as
+one of a hundred. The decision to question: batches stay apart, each with its own length, memory and rules; only the rows of products are
+put together (selective batching: Yu 2022, Orca, section 3.2).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transduce.decode.hypotheses import Hypothesis
+from transduce.decode.scorers import ModelScorer, ModelState, Request, Steps
+
+REFILL_SHARE = 1 / 2
+
+ModelRequest = tuple[ModelScorer, Tensor, ModelState]
+"""A model's scorer, the last tokens (N,), the state."""
+
+
+class Search:
+    """A search with what it waits for or has found. number: its name for who asks. row_share: what one hypothesis takes of a full batch."""
+
+    def __init__(self, number: int, steps: Steps[Any], *, row_share: float = 1.0) -> None:
+        self.number, self._steps, self._row_share = number, steps, row_share
+        self.request: Request[Any] | None = None
+        self.found: list[list[Hypothesis]] | None = None
+
+    @property
+    def share(self) -> float:
+        """Of a full batch, what all its hypotheses take."""
+        return 0.0 if self.request is None else self._row_share * len(self.request.tokens)
+
+    def begin(self) -> None:
+        """Make the first step, after which a beam is as wide as it gets."""
+        self.go_on(None)
+        if self.request is not None:
+            self.go_on(self.request.scorer.step(self.request.tokens, self.request.state))
+
+    def go_on(self, scored: tuple[Tensor, Any] | None) -> None:
+        """Take the scores (N, V) and the state that it has waited for; None = it has not begun."""
+        try:
+            self.request = next(self._steps) if scored is None else self._steps.send(scored)
+        except StopIteration as end:
+            self.request, self.found = None, end.value
+
+
+def search_together(searches: Iterable[Search]) -> Iterator[tuple[int, list[list[Hypothesis]]]]:
+    """The number of each search and what it has found. The next one begins when none is left or, where steps can be put together, when all
+    that is left is less than `REFILL_SHARE` of a full batch."""
+    waiting, running = iter(searches), list[Search]()
+    while True:
+        with torch.inference_mode():
+            for search, scored in zip(running, step_each([search.request for search in running if search.request]), strict=True):
+                search.go_on(scored)
+            ended = [search for search in running if search.request is None]
+            running = [search for search in running if search.request is not None]
+            while takes_more(running) and (following := next(waiting, None)) is not None:
+                following.begin()
+                (running if following.request is not None else ended).append(following)
+        yield from ((search.number, search.found or []) for search in ended)
+        if not running:
+            return
+
+
+def takes_more(running: Sequence[Search]) -> bool:
+    """Whether another search shall begin beside those that wait for a step."""
+    requests, share = [search.request for search in running if search.request], sum(search.share for search in running)
+    return not running or (share < REFILL_SHARE and of_one_model(requests) is not None)
+
+
+def step_each(requests: Sequence[Request[Any]]) -> list[tuple[Tensor, Any]]:
+    """The scores (N, V) and the next state for each, by the same products where they can be put together."""
+    known = of_one_model(requests) if len(requests) > 1 else None
+    if known is None:
+        return [request.scorer.step(request.tokens, request.state) for request in requests]
+    decoder, head = known[0][0].model.decoder, known[0][0].head
+    inputs = [scorer.embed(tokens) for scorer, tokens, _ in known]
+    hidden, states = decoder.step_together(inputs, [state.decoder for *_, state in known], [state.memory for *_, state in known])
+    counts = [len(rows) for rows in inputs]
+    if all(scorer.head is head for scorer, *_ in known):
+        logits = torch.split(head(hidden), counts)
+    else:  # each has a shortlist of its own
+        logits = tuple(scorer.head(rows) for (scorer, *_), rows in zip(known, torch.split(hidden, counts), strict=True))
+    return [(scores, ModelState(old.memory, state)) for scores, state, (*_, old) in zip(logits, states, known, strict=True)]
+
+
+def of_one_model(requests: Sequence[Request[Any]]) -> list[ModelRequest] | None:
+    """The requests, where they are of one model alone, whose decoder puts steps together; else None."""
+    known: list[ModelRequest] = []
+    for request in requests:
+        match request:
+            case Request(scorer=ModelScorer() as scorer, tokens=tokens, state=ModelState() as state):
+                known.append((scorer, tokens, state))
+            case _:
+                return None
+    (first, *_), *others = known
+    return known if first.model.decoder.joins(first.memory) and all(scorer.model is first.model for scorer, *_ in others) else None
