@@ -25,6 +25,7 @@ from pairs import SPLITS, Pairs, prepare_pairs
 from runners.ours_train import run_tree
 from shape import TINY, Shape
 
+from transduce.decode.options import SearchConfig
 from transduce.train.journal import read_log
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
@@ -67,7 +68,7 @@ def train(pairs: Pairs, shape: Shape, run_dir: Path, *, steps: int, threads: int
 
 def search(pairs: Pairs, model: Path, *, length: int, threads: int, limit: int) -> Record:
     """Speed of `Predictor` as `transduce predict` has it, by beam width, and peak memory."""
-    plan = json.dumps({beam: ["4096"] for beam in BEAMS})
+    plan = json.dumps({beam: [str(SearchConfig().batch_tokens)] for beam in BEAMS})
     words = ("--pairs", str(pairs.folder), "--model", str(model), "--plan", plan, "--force", str(length), "--limit", str(limit))
     side = Side("search", (sys.executable, str(RUNNERS / "ours_search.py"), *words))
     turn = take_turn(side, threads=threads, log=pairs.folder / "search.log")

@@ -71,7 +71,7 @@ class SearchConfig(Settings):
     """Whether search with rounded weights considers only the target tokens that the tokens of the source may become, as training learned
     at its end (Devlin 2017); float32 considers all, and so does torch with a beam. One list serves a batch: an answer may, rarely,
     depend on the others in it."""
-    batch_tokens: int = Field(default=4096, ge=1)
+    batch_tokens: int = Field(default=16384, ge=1)
     """Rows times source width that are searched at once, every hypothesis of a beam counted as a row."""
     too_long: Literal["flag", "refuse"] = "flag"
     """A source longer than the model allows: `flag` = empty output flagged source_too_long; `refuse` = error naming the line."""

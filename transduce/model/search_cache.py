@@ -17,7 +17,7 @@ from transduce.model.fused import array
 
 @dataclass
 class Pages:
-    """buffer: (L, B, P, W, 2 G, K), room for P positions of W hypotheses of each of B sentences. used: positions that somebody wrote."""
+    """buffer: (L, B, 2 G, P, W, K), room for P positions of W hypotheses of each of B sentences. used: positions that somebody wrote."""
 
     buffer: Tensor
     used: int
@@ -35,7 +35,7 @@ class SharedCache:
     @staticmethod
     def empty(num_sentences: int, layout: HeadLayout, *, layers: int, kind: torch.dtype) -> "SharedCache":
         """A cache without positions for one hypothesis of each sentence."""
-        buffer = torch.empty(layers, num_sentences, 0, 1, 2 * layout.key_value_heads, layout.head_width, dtype=kind)
+        buffer = torch.empty(layers, num_sentences, 2 * layout.key_value_heads, 0, 1, layout.head_width, dtype=kind)
         return SharedCache(Pages(buffer, 0), torch.arange(num_sentences), torch.empty(num_sentences, 0, dtype=torch.int64))
 
     def select(self, rows: Tensor) -> "SharedCache":
@@ -46,7 +46,7 @@ class SharedCache:
         """With one position more, into which somebody may write; `width` hypotheses of each sentence. Pages without room, and those in
         which somebody has written this position already (a state that is used twice), are copied first."""
         cache, position = self, self.places.shape[1]
-        room, places = self.pages.buffer.shape[2:4]
+        room, places = self.pages.buffer.shape[3:5]
         if position >= room or width > places or self.pages.used > position:
             cache = self._copied(max(width, places))
         cache.pages.used = position + 1
@@ -58,10 +58,11 @@ class SharedCache:
         return array(self.pages.buffer), array(self.sentences), array(self.places)
 
     def _copied(self, width: int) -> "SharedCache":
-        """With pages of its own, of the sentences that it still has."""
+        """With pages of its own, of the sentences that it still has, and room for a quarter of the positions more."""
         old, position = self.pages.buffer, self.places.shape[1]
         kept, numbers = torch.unique(self.sentences, return_inverse=True)
-        layers, _, _, places, *size = old.shape
-        grown = old.new_empty(layers, len(kept), (position // CACHE_CHUNK + 1) * CACHE_CHUNK, width, *size)
-        grown[:, :, :position, :places] = old[:, kept, :position]
+        layers, _, pairs, _, places, size = old.shape
+        room = (position * 5 // 4 // CACHE_CHUNK + 1) * CACHE_CHUNK
+        grown = old.new_empty(layers, len(kept), pairs, room, width, size)
+        grown[:, :, :, :position, :places] = old[:, kept, :, :position]
         return SharedCache(Pages(grown, position), numbers, self.places)

@@ -41,19 +41,19 @@ def add_norm(outputs: Any, affine: Any, written: Any) -> None:
 @part
 def attend(read: Any, rows: Any, written: Any) -> None:
     """mixed[q] = softmax(query keys^T / sqrt(K) + bias) values for one query of S keys. read: queries, keys, values (rows, K), bias (rows,
-    S), and the rows of the keys and values (S,). rows: of the query, what to add to those of keys and of values, that of the bias, and q.
-    written: room for float32 numbers (K,), (S or more,), (K,), and mixed.
+    S), and rows of keys and values (choices, S). rows: of the query, what to add to those of keys and of values, that of the bias, which
+    choice, and q. written: room for float32 numbers (K,), (S or more,), (K,), and mixed.
 
     Rows are named by their numbers, because numba counts who uses an array that is cut out of another. Four keys at a time: the query
     and the sums are read a quarter as often."""
-    (queries, keys, values, bias, known), (query, key, value, hidden, place) = read, rows
+    (queries, keys, values, bias, known), (query, key, value, hidden, choice, place) = read, rows
     (exact, weights, sums), mixed = written
-    size, length = len(exact), len(known)
+    size, length = len(exact), known.shape[1]
     factor = _f32(1) / np.sqrt(_f32(size))
     for k in range(size):
         exact[k] = load(queries[query, k]) * factor
         sums[k] = _f32(0)
-    score(exact, (keys, known, key), weights)
+    score(exact, (keys, known, choice, key), weights)
     for s in range(length):
         weights[s] += bias[hidden, s]
     for s in range(length, len(weights)):
@@ -63,7 +63,7 @@ def attend(read: Any, rows: Any, written: Any) -> None:
     for s in range(len(weights)):
         weights[s] = exponential(weights[s])
         total += weights[s]
-    add_weighted(weights, (values, known, value), sums)
+    add_weighted(weights, (values, known, choice, value), sums)
     total = _f32(1) / total
     for k in range(size):
         mixed[place, k] = rounded(sums[k] * total, mixed)
@@ -71,12 +71,13 @@ def attend(read: Any, rows: Any, written: Any) -> None:
 
 @part
 def score(exact: Any, memory: Any, weights: Any) -> None:
-    """weights (S,) = the products of a query (K,) with S keys. memory: keys (rows, K), their rows (S,) and what to add to these."""
-    keys, known, more = memory
-    size, length = len(exact), len(known)
+    """weights (S,) = the products of a query (K,) with S keys. memory: keys (rows, K), rows (choices, S), which choice, what to add."""
+    keys, known, choice, more = memory
+    size, length = len(exact), known.shape[1]
     fours = length // 4 * 4
     for s in range(0, fours, 4):
-        one, two, three, four = known[s] + more, known[s + 1] + more, known[s + 2] + more, known[s + 3] + more
+        one, two = known[choice, s] + more, known[choice, s + 1] + more
+        three, four = known[choice, s + 2] + more, known[choice, s + 3] + more
         first, second, third, fourth = _f32(0), _f32(0), _f32(0), _f32(0)
         for k in range(size):
             first += exact[k] * load(keys[one, k])
@@ -87,18 +88,19 @@ def score(exact: Any, memory: Any, weights: Any) -> None:
     for s in range(fours, length):
         first = _f32(0)
         for k in range(size):
-            first += exact[k] * load(keys[known[s] + more, k])
+            first += exact[k] * load(keys[known[choice, s] + more, k])
         weights[s] = first
 
 
 @part
 def add_weighted(weights: Any, memory: Any, sums: Any) -> None:
-    """sums (K,) += the values times their weights (S,). memory: values (rows, K), their rows (S,) and what to add to these."""
-    values, known, more = memory
-    size, length = len(sums), len(known)
+    """sums (K,) += the values times their weights (S,). memory: values (rows, K), rows (choices, S), which choice, what to add."""
+    values, known, choice, more = memory
+    size, length = len(sums), known.shape[1]
     fours = length // 4 * 4
     for s in range(0, fours, 4):
-        one, two, three, four = known[s] + more, known[s + 1] + more, known[s + 2] + more, known[s + 3] + more
+        one, two = known[choice, s] + more, known[choice, s + 1] + more
+        three, four = known[choice, s + 2] + more, known[choice, s + 3] + more
         first, second, third, fourth = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
         for k in range(size):
             half = first * load(values[one, k]) + second * load(values[two, k])
@@ -106,7 +108,7 @@ def add_weighted(weights: Any, memory: Any, sums: Any) -> None:
     for s in range(fours, length):
         first = weights[s]
         for k in range(size):
-            sums[k] += first * load(values[known[s] + more, k])
+            sums[k] += first * load(values[known[choice, s] + more, k])
 
 
 @part
@@ -117,42 +119,65 @@ def rooms_for(length: Any, size: Any) -> Any:
 
 @kernel
 def attend_past(packed: Array, cache: Any, mixed: Array) -> None:
-    """Keys and values of packed (M', (H + 2 G) K) join the cache, then its queries attend: mixed (M', H K). cache: pages (L, B, P, W, 2 G,
-    K), layer, and of each hypothesis its sentence (N,) and the places of its positions (N, t), the new one included."""
+    """Keys and values of packed (M', (H + 2 G) K) join the cache, then its queries attend: mixed (M', H K). cache: pages (L, B, 2 G, P, W,
+    K), layer, and of each hypothesis its sentence (N,) and the places of its positions (N, t), the new one included.
+
+    The hypotheses of a sentence take turns with each head, while its keys and values are in a core's cache."""
     pages, layer, (sentences, places) = cache
-    _, batch, most, width, pairs, size = pages.shape
+    _, batch, pairs, most, width, size = pages.shape
     count, used = places.shape
     parts, groups = packed.shape[1] // size, pairs // 2
-    heads, past, known = parts - pairs, pages.reshape(-1, size), np.empty(used, np.int64)
-    rooms = rooms_for(used, size)
+    heads, past, known, apart = parts - pairs, pages.reshape(-1, size), np.empty((count, used), np.int64), most * width
     read, outputs = (packed.reshape(-1, size), past, past, np.zeros((1, used), _f32), known), mixed.reshape(-1, size)
     for row in range(count):
-        first = (layer * batch + sentences[row]) * most
+        first = (layer * batch + sentences[row]) * pairs * apart
         for position in range(used):
-            known[position] = ((first + position) * width + places[row, position]) * pairs
-        new = known[used - 1]
+            known[row, position] = first + position * width + places[row, position]
         for pair in range(pairs):
-            for k in range(size):
-                past[new + pair, k] = read[0][row * parts + heads + pair, k]
+            copy_row(read[0], row * parts + heads + pair, (past, known[row, used - 1] + pair * apart))
+    rooms, start = rooms_for(used, size), 0
+    while start < count:
+        end = same_until(sentences, start)
         for head in range(heads):
-            group = head * groups // heads
-            attend(read, (row * parts + head, group, groups + group, 0, row * heads + head), (rooms, outputs))
+            key, value = head * groups // heads * apart, (groups + head * groups // heads) * apart
+            for row in range(start, end):
+                attend(read, (row * parts + head, key, value, 0, row, row * heads + head), (rooms, outputs))
+        start = end
+
+
+@part
+def same_until(numbers: Any, start: Any) -> Any:
+    """The place of the first number after `start` that is another one, or how many there are."""
+    end = start + 1
+    while end < len(numbers) and numbers[end] == numbers[start]:
+        end += 1
+    return end
+
+
+@part
+def copy_row(rows: Any, row: Any, written: Any) -> None:
+    """A row (K,) of rows becomes one of others. written: those, and which."""
+    others, place = written
+    for k in range(others.shape[1]):
+        others[place, k] = rows[row, k]
 
 
 @kernel
 def attend_memory(queries: Array, memory: Any, mixed: Array) -> None:
     """The hypotheses of queries (M', H K) attend to the memory of their sentence: mixed (M', H K). memory: keys, values (B, G, S, K), bias
-    (B, S), and the sentence of each hypothesis (N,)."""
+    (B, S), and the sentence of each hypothesis (N,). They take turns as in `attend_past`."""
     keys, values, bias, sentences = memory
     _, groups, length, size = keys.shape
-    heads, rooms = queries.shape[1] // size, rooms_for(length, size)
-    read = queries.reshape(-1, size), keys.reshape(-1, size), values.reshape(-1, size), bias, np.arange(length)
+    heads, rooms, start = queries.shape[1] // size, rooms_for(length, size), 0
+    read = queries.reshape(-1, size), keys.reshape(-1, size), values.reshape(-1, size), bias, np.arange(length).reshape(1, -1)
     outputs = mixed.reshape(-1, size)
-    for row in range(len(sentences)):
-        sentence = sentences[row]
+    while start < len(sentences):
+        end, sentence = same_until(sentences, start), sentences[start]
         for head in range(heads):
             known = (sentence * groups + head * groups // heads) * length
-            attend(read, (row * heads + head, known, known, sentence, row * heads + head), (rooms, outputs))
+            for row in range(start, end):
+                attend(read, (row * heads + head, known, known, sentence, 0, row * heads + head), (rooms, outputs))
+        start = end
 
 
 @part
@@ -174,13 +199,13 @@ def attend_within(packed: Array, memory: Any, mixed: Array) -> None:
     rows, bias, outputs = packed.reshape(-1, size), np.zeros((1, longest), _f32), mixed.reshape(-1, size)
     for sentence in range(len(starts) - 1):
         first, length = starts[sentence], starts[sentence + 1] - starts[sentence]
-        rooms, read = rooms_for(length, size), (rows, keys, values, bias, np.arange(length))
+        rooms, read = rooms_for(length, size), (rows, keys, values, bias, np.arange(length).reshape(1, -1))
         for group in range(groups):
             copy_rows(rows, (first * parts + heads + group, parts, length), keys)
             copy_rows(rows, (first * parts + heads + groups + group, parts, length), values)
             for place in range(length * heads // groups):
                 row, head = first + place % length, group * heads // groups + place // length
-                attend(read, (row * parts + head, 0, 0, 0, row * heads + head), (rooms, outputs))
+                attend(read, (row * parts + head, 0, 0, 0, 0, row * heads + head), (rooms, outputs))
 
 
 @kernel
