@@ -39,6 +39,7 @@ __all__ = ["Alternative", "ForcedScore", "Prediction", "Predictor"]
 TARGET_TOO_LONG = "target_too_long"
 STREAM_LINES = 1024  # lines that `predict_stream` holds at once: enough for full batches of like length
 FEWEST_TO_SHARE = 16  # sources for each worker process: fewer are searched sooner than the processes start
+FEWEST_LONG, FEWEST_TOKENS = 2, 512  # the same of long ones, and their tokens in all
 FORCED_TOKENS = 4096  # padded target tokens that forced scoring feeds at once
 
 
@@ -257,8 +258,8 @@ class Predictor:
         if not numbers:
             return
         rows_each = config.beam_size if config.sampling is None else config.num_best
-        shared = many if engine is None else self._shared(len(numbers))
         lengths = [encoded.lengths[number] for number in numbers]
+        shared = (many and engine is None) or self._shared(len(numbers), tokens=sum(lengths))
         plan = plan_batches(lengths, budget=config.batch_tokens, rows_each=rows_each, workers=self.workers if shared else 1)
 
         def ask(places: Sequence[int]) -> Question:
@@ -275,16 +276,17 @@ class Predictor:
         """Whether sources that are enough for several processes are left to torch, though there is an engine beside it."""
         return not self.choice.forced and self.quick_beam is not None and config.beam_size >= self.quick_beam and self.workers > 1
 
-    def _shared(self, count: int) -> bool:
-        """Whether so many sources are searched by several processes."""
-        return self.workers > 1 and count >= FEWEST_TO_SHARE * self.workers and self._device().type == "cpu" and can_fork()
+    def _shared(self, count: int, tokens: int = 0) -> bool:
+        """Whether so many sources, with so many tokens in all, are searched by several processes."""
+        enough = count >= FEWEST_TO_SHARE * self.workers or (count >= FEWEST_LONG * self.workers and tokens >= FEWEST_TOKENS * self.workers)
+        return self.workers > 1 and enough and self._device().type == "cpu" and can_fork()
 
     def _team(self, searcher: Searcher, *, rehearsal: Question) -> Copies[Question, list[list[Hypothesis]]]:
         """Copies of this process that know these models, made where there are none yet that wait for questions."""
         state = searcher.state()
         if self._copies is None or self._known != state or len(self._copies) != self.workers or not self._copies.ready:
             self._copies = None  # before others are made
-            self._copies, self._known = Copies(searcher.answers, self.workers, rehearsal=rehearsal), state
+            self._copies, self._known = Copies(searcher.answers, self.workers, rehearsal=rehearsal.shortened()), state
         return self._copies
 
     def _score(self, encoded: Readings, rows: Sequence[np.ndarray]) -> list[ForcedScore]:

@@ -6,7 +6,7 @@ draws, but neither models nor codecs, so that it is small enough to be sent to a
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from transduce.decode.together import Search, search_together
 from transduce.errors import ConfigError
 from transduce.readings import Member, Readings, padded_sources
 
+REHEARSED = 8
+"""Tokens of an output that is thrown away."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -37,6 +40,11 @@ class Question:
     config: SearchConfig
     keys: list[int] | None
     starts: list[list[int]] | None
+
+    def shortened(self) -> "Question":
+        """The same, but its outputs are cut off after a few tokens."""
+        few = {"min_length": 0, "min_length_ratio": 0.0, "max_length": REHEARSED}
+        return replace(self, config=self.config.model_copy(update=few))
 
 
 def question(encoded: Readings, numbers: list[int], *, config: SearchConfig, starts: Sequence[list[int]] | None) -> Question:

@@ -110,9 +110,13 @@ def test_batches_with_shortlists_of_their_own_share_steps(model: Seq2Seq, steps:
     assert max(steps) > 1
 
 
-def test_a_batch_begins_when_half_of_a_full_one_is_left(model: Seq2Seq, steps: list[int]) -> None:
+def test_a_batch_begins_when_few_hypotheses_and_half_of_a_full_one_are_left(
+    model: Seq2Seq, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = SearchConfig(beam_size=3)
     in_turn(scorers(model), config, row_share=0.5)  # one hypothesis takes that much: never two batches at once
+    monkeypatch.setattr(together, "FEWEST_ROWS", 1)
+    in_turn(scorers(model), config, row_share=0.01)
     assert max(steps) == 1
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import ModelScorer, ModelState, Request, Steps
 
+FEWEST_ROWS = 128
+"""Hypotheses of which products are about as fast as they get."""
 REFILL_SHARE = 1 / 2
 
 ModelRequest = tuple[ModelScorer, Tensor, ModelState]
@@ -29,9 +31,14 @@ class Search:
         self.found: list[list[Hypothesis]] | None = None
 
     @property
+    def rows(self) -> int:
+        """Its hypotheses."""
+        return 0 if self.request is None else len(self.request.tokens)
+
+    @property
     def share(self) -> float:
-        """Of a full batch, what all its hypotheses take."""
-        return 0.0 if self.request is None else self._row_share * len(self.request.tokens)
+        """Of a full batch, what they take."""
+        return self._row_share * self.rows
 
     def begin(self) -> None:
         """Make the first step, after which a beam is as wide as it gets."""
@@ -49,7 +56,7 @@ class Search:
 
 def search_together(searches: Iterable[Search]) -> Iterator[tuple[int, list[list[Hypothesis]]]]:
     """The number of each search and what it has found. The next one begins when none is left or, where steps can be put together, when all
-    that is left is less than `REFILL_SHARE` of a full batch."""
+    that is left has less than `FEWEST_ROWS` and is less than `REFILL_SHARE` of a full batch."""
     waiting, running = iter(searches), list[Search]()
     while True:
         with torch.inference_mode():
@@ -67,8 +74,10 @@ def search_together(searches: Iterable[Search]) -> Iterator[tuple[int, list[list
 
 def takes_more(running: Sequence[Search]) -> bool:
     """Whether another search shall begin beside those that wait for a step."""
-    requests, share = [search.request for search in running if search.request], sum(search.share for search in running)
-    return not running or (share < REFILL_SHARE and of_one_model(requests) is not None)
+    if not running:
+        return True
+    few = sum(search.rows for search in running) < FEWEST_ROWS and sum(search.share for search in running) < REFILL_SHARE
+    return few and of_one_model([search.request for search in running if search.request]) is not None
 
 
 def step_each(requests: Sequence[Request[Any]]) -> list[tuple[Tensor, Any]]:
