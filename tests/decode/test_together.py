@@ -126,6 +126,19 @@ def test_models_that_cannot_share_steps_are_searched_in_turn(model: Seq2Seq, ste
     assert max(steps) == 1 and [number for number, _ in found] == [0, 1, 2, 3]
 
 
+def test_what_is_found_at_once_is_given_before_the_next_begins() -> None:
+    begun: list[int] = []
+
+    def at_once(number: int) -> Iterator[Any]:
+        begun.append(number)
+        return []
+        yield
+
+    found = search_together(Search(number, at_once(number)) for number in range(3))
+    assert [(next(found)[0], len(begun)) for _ in range(3)] == [(0, 1), (1, 2), (2, 3)]
+    assert not list(found)
+
+
 def test_an_error_of_one_search_is_raised(model: Seq2Seq) -> None:
     with torch.no_grad():
         model.head.weight[7] = float("nan")

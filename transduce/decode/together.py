@@ -64,18 +64,18 @@ def search_together(searches: Iterable[Search]) -> Iterator[tuple[int, list[list
                 search.go_on(scored)
             ended = [search for search in running if search.request is None]
             running = [search for search in running if search.request is not None]
-            while takes_more(running) and (following := next(waiting, None)) is not None:
+            while takes_more(running, ended) and (following := next(waiting, None)) is not None:
                 following.begin()
                 (running if following.request is not None else ended).append(following)
         yield from ((search.number, search.found or []) for search in ended)
-        if not running:
+        if not (running or ended):
             return
 
 
-def takes_more(running: Sequence[Search]) -> bool:
-    """Whether another search shall begin beside those that wait for a step."""
+def takes_more(running: Sequence[Search], ended: Sequence[Search]) -> bool:
+    """Whether another search shall begin beside those that wait for a step. What others have found is given first, where none does."""
     if not running:
-        return True
+        return not ended
     few = sum(search.rows for search in running) < FEWEST_ROWS and sum(search.share for search in running) < REFILL_SHARE
     return few and of_one_model([search.request for search in running if search.request]) is not None
 
