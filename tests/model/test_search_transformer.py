@@ -87,6 +87,26 @@ def test_loops_answer_as_torch_does(kind: str, width: int, settings: dict[str, A
     assert any(not torch.equal(ours, exact) for ours, exact in zip(found, wanted, strict=True)), "the loops were not used"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_searches_that_share_a_step_get_what_each_gets_alone(kind: str) -> None:
+    """Of unlike numbers of sentences and hypotheses, at unlike positions."""
+    model = with_loops(KINDS[kind](trained()))
+    memories = [model.encode(source(9, 3, 1)), model.encode(source(4, 12, 7, 5, 2))]
+    widths = (3, 1)
+    states = [
+        model.start(one).select(torch.arange(len(one.mask)).repeat_interleave(width)) for one, width in zip(memories, widths, strict=True)
+    ]
+    inputs = [model.embedding(torch.arange(len(one.mask) * width) + 4) for one, width in zip(memories, widths, strict=True)]
+    _, states[0] = model.decoder.step(inputs[0], states[0], memories[0])  # one position ahead of the other
+    twice = [states[0].select(torch.arange(len(inputs[0]))), states[1].select(torch.arange(len(inputs[1])))]
+    assert model.decoder.joins(memories[0])
+    for _ in range(2):
+        together, states = model.decoder.step_together(inputs, states, memories)
+        alone = [model.decoder.step(*each) for each in zip(inputs, twice, memories, strict=True)]
+        twice = [state for _, state in alone]
+        torch.testing.assert_close(together, torch.cat([hidden for hidden, _ in alone]), rtol=0, atol=TOLERANCE[kind])
+
+
 @pytest.mark.parametrize("beam", [1, 4])
 def test_searches_find_the_same_in_float32(beam: int) -> None:
     model, sources = trained(), source(9, 3, 1, 7, 13, 5)
