@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from transduce.model.heads import TokenHead, token_head
 from transduce.model.int8 import with_products
-from transduce.model.padded import SMALL_STEP, padded_rows
+from transduce.model.padded import SMALL_STEP, padded_count, padded_rows
 from transduce.model.products import FUSED, Linear, has_onednn, packed_weight, product
 from transduce.model.seq2seq import Seq2Seq
 from transduce.processor import cpu_vendor
@@ -51,7 +51,7 @@ class PackedProduct(nn.Module):
 
 def packed_count(count: int) -> int:
     """The number of rows that packed products of `count` rows are computed with."""
-    return count if count < FEWEST_ROWS else -(-count // SMALL_STEP) * SMALL_STEP
+    return count if count < FEWEST_ROWS else padded_count(count, step=SMALL_STEP)
 
 
 class PackedLinear(nn.Module):

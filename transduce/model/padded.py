@@ -15,9 +15,9 @@ SMALL_STEP = 16
 """The same for fewer rows than `STEP`."""
 
 
-def padded_count(count: int) -> int:
-    """The number of rows that a product of `count` rows is computed with."""
-    step = STEP if count > STEP else SMALL_STEP
+def padded_count(count: int, *, step: int | None = None) -> int:
+    """The number of rows that a product of `count` rows is computed with: a multiple of `step`; None = of one that suits their number."""
+    step = step or (STEP if count > STEP else SMALL_STEP)
     return -(-count // step) * step
 
 
@@ -25,7 +25,7 @@ def padded_rows(rows: Tensor, kind: torch.dtype, *, step: int | None = None) -> 
     """(M, K) -> (M', K) in the number format `kind`, zeros behind; itself where nothing changes or there is room behind it. M' is a
     multiple of `step`; None = as `padded_count` has it."""
     count = len(rows)
-    size = padded_count(count) if step is None else -(-count // step) * step
+    size = padded_count(count, step=step)
     if count == size:
         return rows.to(kind).contiguous()
     if rows.dtype == kind and has_room(rows, size):
