@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -16,9 +15,10 @@ from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.length import length_divisor
 from transduce.decode.options import SamplingConfig, SearchConfig
 from transduce.decode.scorers import EnsembleScorer
-from transduce.decode.search import make_rules, search
+from transduce.decode.search import search
 from transduce.errors import ConfigError, DivergedError
 from transduce.model import fused
+from transduce.model.heads import Asked, Best
 
 STOPS = ("first", "full", "likely", "best", "never")
 
@@ -59,9 +59,10 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         pytest.skip("numba is not installed")
     calls, own, before = [], candidates.best_of_each, torch.get_num_threads()
 
-    def counted(scores: Tensor, rules: candidates.Rules, **names: Any) -> tuple[Tensor, Tensor, Tensor]:
-        calls.append(len(scores))
-        return own(scores, rules, **names)
+    def counted(scores: Tensor | Best, asked: Asked | None) -> Best | None:
+        found = own(scores, asked)
+        calls.extend([] if found is None else [len(found.values)])
+        return found
 
     monkeypatch.setattr("transduce.decode.beam.best_of_each", counted)
     monkeypatch.setattr("transduce.decode.paths.best_of_each", counted)
@@ -71,31 +72,31 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("size", [7, 60, 128, 257, 1000])
-@pytest.mark.parametrize("ending", [True, False])
+@pytest.mark.parametrize("excluded", [[0, 1], [0, 1, EOS]])
 @pytest.mark.usefixtures("loops")
-def test_a_loop_ranks_as_torch_does(size: int, ending: bool) -> None:
-    rules = make_rules(ToyScorer([0], size=size), config=SearchConfig(beam_size=3))
+def test_a_loop_ranks_as_torch_does(size: int, excluded: list[int]) -> None:
     logits = 4 * torch.randn((9, size), generator=torch.Generator().manual_seed(size))
     logits[3, 5:] = -math.inf
     exact = logits.log_softmax(-1)
     with torch.inference_mode():
-        values, tokens, ends = candidates.best_of_each(logits.clone(), rules, count=3, ending=ending)
-    torch.testing.assert_close(ends, exact[:, EOS].clone())
-    exact[:, rules.suppressed if ending else rules.left_out] = -math.inf
+        best = candidates.best_of_each(logits.clone(), Asked(3, torch.tensor(excluded), EOS))
+    assert best is not None
+    torch.testing.assert_close(best.ends, exact[:, EOS].clone())
+    exact[:, excluded] = -math.inf
     wanted = exact.topk(3)
-    torch.testing.assert_close(values, wanted.values)
+    torch.testing.assert_close(best.values, wanted.values)
     finite = wanted.values > -math.inf
-    assert torch.equal(tokens[finite], wanted.indices[finite])
+    assert torch.equal(best.tokens[finite], wanted.indices[finite])
 
 
 @pytest.mark.usefixtures("loops")
 def test_a_loop_gives_nothing_for_what_is_no_number() -> None:
-    rules = make_rules(ToyScorer([0], size=300), config=SearchConfig(beam_size=3))
     logits = torch.zeros(2, 300)
     logits[1, 260] = math.nan
     with torch.inference_mode():
-        values, _, ends = candidates.best_of_each(logits, rules, count=2, ending=True)
-    assert values[0].isfinite().all() and ends[0].isfinite() and values[1].isnan().all() and ends[1].isnan()
+        best = candidates.best_of_each(logits, Asked(2, torch.tensor([0]), EOS))
+    assert best is not None
+    assert best.values[0].isfinite().all() and best.ends[0].isfinite() and best.values[1].isnan().all() and best.ends[1].isnan()
 
 
 @pytest.mark.parametrize(

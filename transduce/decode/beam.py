@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.decode.candidates import Rules, best_candidates, best_of_each, log_probabilities, ranks_by_loop, restrict
+from transduce.decode.candidates import Rules, best_candidates, best_of_each, log_probabilities, restrict
 from transduce.decode.constraints import NEVER
 from transduce.decode.hypotheses import Finished, Hypothesis, Pools, make_hypothesis
 from transduce.decode.length import length_divisor
 from transduce.decode.options import SearchConfig
 from transduce.decode.scorers import Request, Scorer, StateT, Steps
 from transduce.errors import DivergedError
+from transduce.model.heads import Best
 
 COMPACT_SHARE = 1 / 8  # finished sentences are dropped from the batch once they are at least this share of it
 
@@ -70,7 +71,7 @@ def beam_search(scorer: Scorer[StateT], rules: Rules) -> Steps[StateT]:
     pools = Pools(len(rules.limits.maximum), rules.config.beam_size if full else rules.config.num_best)
     last = torch.full((len(beam.sentences),), rules.bos_id, device=rules.suppressed.device)
     while True:
-        scores, state = yield Request(scorer, last, state)
+        scores, state = yield Request(scorer, last, state, rules.asked_by_beam)
         expansion = expand(scores, beam, rules, normalised=scorer.normalised)
         still_open = settle(expansion, beam, rules, pools=pools)
         if not still_open.any():
@@ -97,10 +98,17 @@ def first_beam(num_sentences: int, rules: Rules) -> Beam:
     )
 
 
-def expand(scores: Tensor, beam: Beam, rules: Rules, *, normalised: bool) -> Expansion:
-    """scores: (N, V) of the scorer, overwritten. Shapes: see `Expansion`."""
-    if ranks_by_loop(scores, rules, normalised=normalised):
-        return expand_by_loop(scores, beam, rules)
+def expand(scores: Tensor | Best, beam: Beam, rules: Rules, *, normalised: bool) -> Expansion:
+    """scores: (N, V) of the scorer, overwritten, or what was asked of them. Shapes: see `Expansion`."""
+    match best_of_each(scores, rules.asked_by_beam) or scores:
+        case Best() as best:
+            return expand_by_best(best, beam, rules)
+        case logits:
+            return expand_by_all(logits, beam, rules, normalised=normalised)
+
+
+def expand_by_all(scores: Tensor, beam: Beam, rules: Rules, *, normalised: bool) -> Expansion:
+    """scores: (N, V), overwritten."""
     batch, width = beam.totals.shape
     size = scores.shape[1]
     scores = log_probabilities(scores, normalised).view(batch, width, size)
@@ -118,16 +126,14 @@ def expand(scores: Tensor, beam: Beam, rules: Rules, *, normalised: bool) -> Exp
     return Expansion(ended, totals, origins, tokens, model_scores[:, :, rules.eos_id] + before, trail)
 
 
-def expand_by_loop(logits: Tensor, beam: Beam, rules: Rules) -> Expansion:
-    """logits: (N, V), overwritten. The best of a sentence are among the best of each of its hypotheses."""
-    batch, width = beam.totals.shape
-    each = min(rules.config.beam_size, logits.shape[1])
-    values, tokens, ends = best_of_each(logits, rules, count=each, ending=False)
-    sums = (values.view(batch, width, each) + beam.totals[:, :, None]).view(batch, -1)
+def expand_by_best(best: Best, beam: Beam, rules: Rules) -> Expansion:
+    """The best of a sentence are among the best of each of its hypotheses."""
+    (batch, width), each = beam.totals.shape, best.values.shape[1]
+    sums = (best.values.view(batch, width, each) + beam.totals[:, :, None]).view(batch, -1)
     totals, places = sums.topk(min(rules.config.beam_size, width * each))
-    ended = ends.view(batch, width) + beam.totals
+    ended = best.ends.view(batch, width) + beam.totals
     origins = places.div(each, rounding_mode="floor")
-    return Expansion(ended, totals, origins, tokens.view(batch, -1).gather(1, places), ended, totals)
+    return Expansion(ended, totals, origins, best.tokens.view(batch, -1).gather(1, places), ended, totals)
 
 
 def settle(expansion: Expansion, beam: Beam, rules: Rules, *, pools: Pools) -> np.ndarray:

@@ -17,6 +17,7 @@ from transduce.decode.constraints import NEVER, Constraint, ForcedPrefix
 from transduce.decode.length import LengthLimits
 from transduce.decode.options import SearchConfig
 from transduce.model.fused import array, search_loops, searches
+from transduce.model.heads import Asked, Best
 
 SMALL = 32768  # scores below which one plain pass costs less than the calls of two stages
 BLOCK = 64  # columns whose maximum is taken at once: 8000 columns -> 125 maxima; 32 and 128 were slower
@@ -26,7 +27,8 @@ BLOCK = 64  # columns whose maximum is taken at once: 8000 columns -> 125 maxima
 class Rules:
     """Everything that stays the same during one search.
 
-    suppressed: ids that are never produced, end-of-sequence not among them. columns: (BLOCK,) 0, 1, 2, ...
+    suppressed: ids that are never produced, end-of-sequence not among them. columns: (BLOCK,) 0, 1, 2, ... size: V, where nothing but
+    the model's logits ranks.
     """
 
     config: SearchConfig
@@ -35,13 +37,22 @@ class Rules:
     prefix: ForcedPrefix | None
     suppressed: Tensor
     columns: Tensor
+    size: int | None
     bos_id: int
     eos_id: int
 
     @cached_property
-    def left_out(self) -> Tensor:
-        """The suppressed ids and end-of-sequence."""
-        return torch.cat([self.suppressed, self.suppressed.new_tensor([self.eos_id])])
+    def asked_by_walk(self) -> Asked | None:
+        """What a step of a walk has to tell of the best token, which may be the end; None = all scores."""
+        return None if self.size is None else Asked(1, self.suppressed, self.eos_id)
+
+    @cached_property
+    def asked_by_beam(self) -> Asked | None:
+        """What a step of a beam has to tell of the best tokens beside the end; None = all scores."""
+        if self.size is None:
+            return None
+        others = torch.cat([self.suppressed, self.suppressed.new_tensor([self.eos_id])])
+        return Asked(min(self.config.beam_size, self.size), others, self.eos_id)
 
     @cached_property
     def rescores(self) -> bool:
@@ -49,17 +60,16 @@ class Rules:
         return any(constraint.rescores for constraint in self.constraints)
 
 
-def ranks_by_loop(scores: Tensor, rules: Rules, *, normalised: bool) -> bool:
-    """Whether `best_of_each` can rank these scores (N, V)."""
-    return not (normalised or rules.constraints or rules.prefix is not None) and searches(scores)
-
-
-def best_of_each(scores: Tensor, rules: Rules, *, count: int, ending: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (N, V), overwritten -> the best log-probabilities of each row (N, count), best first, their tokens, and that of the end (N,).
-    ending: whether end-of-sequence may be among the best."""
-    found = torch.empty(len(scores), count), torch.empty(len(scores), count, dtype=torch.int64), torch.empty(len(scores))
-    excluded = rules.suppressed if ending else rules.left_out
-    search_loops().best_of_rows(array(scores), (array(excluded), rules.eos_id), tuple(map(array, found)))
+def best_of_each(scores: Tensor | Best, asked: Asked | None) -> Best | None:
+    """What is asked of a step, which may have told it already, or from logits (N, V), which are overwritten; None where a loop cannot."""
+    match scores:
+        case Best():
+            return scores
+    if asked is None or not searches(scores):
+        return None
+    found = Best.empty(len(scores), asked.count)
+    written = array(found.values), array(found.tokens), array(found.ends)
+    search_loops().best_of_rows(array(scores), (array(asked.excluded), asked.end), written)
     return found
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.decode.candidates import Rules, best_of_each, best_tokens, log_probabilities, ranks_by_loop, restrict
+from transduce.decode.candidates import Rules, best_of_each, best_tokens, log_probabilities, restrict
 from transduce.decode.constraints import NEVER
 from transduce.decode.hypotheses import Finished, Hypothesis, Pools, make_hypothesis
 from transduce.decode.sampling import sample_tokens, uniform_table
 from transduce.decode.scorers import Request, Scorer, StateT, Steps
 from transduce.errors import DivergedError
+from transduce.model.heads import Best
 
 COMPACT_SHARE = 1 / 8  # as in beam search
 
@@ -65,7 +66,7 @@ def walk(scorer: Scorer[StateT], rules: Rules, *, keys: np.ndarray) -> Steps[Sta
         state = state.select(torch.arange(len(keys), device=rules.suppressed.device).repeat_interleave(paths.width))
     last = torch.full((len(paths.open),), rules.bos_id, device=rules.suppressed.device)
     while True:
-        scores, state = yield Request(scorer, last, state)
+        scores, state = yield Request(scorer, last, state, rules.asked_by_walk)
         paths = extend(scores, paths, rules, normalised=scorer.normalised)
         if settle(paths, rules, pools=pools):
             alive = paths.open.reshape(-1, paths.width).max(axis=1)
@@ -92,12 +93,18 @@ def start_paths(rules: Rules, keys: np.ndarray) -> Paths:
     return Paths(tokens, values, ranks, uniform, np.arange(count), np.ones(count * width, dtype=bool))
 
 
-def extend(scores: Tensor, paths: Paths, rules: Rules, *, normalised: bool) -> Paths:
-    """scores: (N, V) of the scorer, overwritten -> the paths one token later."""
-    if paths.uniform is None and ranks_by_loop(scores, rules, normalised=normalised):
-        ranks, tokens, _ = best_of_each(scores, rules, count=1, ending=True)
-        all_ranks = torch.cat([paths.ranks, ranks], 1)
-        return replace(paths, tokens=torch.cat([paths.tokens, tokens], 1), values=all_ranks, ranks=all_ranks)
+def extend(scores: Tensor | Best, paths: Paths, rules: Rules, *, normalised: bool) -> Paths:
+    """scores: (N, V) of the scorer, overwritten, or what was asked of them -> the paths one token later."""
+    match best_of_each(scores, rules.asked_by_walk) or scores:
+        case Best(values=ranks, tokens=tokens):
+            all_ranks = torch.cat([paths.ranks, ranks], 1)
+            return replace(paths, tokens=torch.cat([paths.tokens, tokens], 1), values=all_ranks, ranks=all_ranks)
+        case logits:
+            return extend_by_all(logits, paths, rules, normalised=normalised)
+
+
+def extend_by_all(scores: Tensor, paths: Paths, rules: Rules, *, normalised: bool) -> Paths:
+    """scores: (N, V), overwritten."""
     scores = log_probabilities(scores, normalised)
     size, length = scores.shape[1], paths.tokens.shape[1]
     model_scores = scores.clone() if rules.rescores else None

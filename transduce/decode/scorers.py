@@ -15,6 +15,7 @@ from torch import Tensor
 from transduce.data.batch import Padded
 from transduce.decode.hypotheses import Hypothesis
 from transduce.model.frontends import Vocabulary, token_vocabulary
+from transduce.model.heads import Asked, Best, TokenHead
 from transduce.model.interface import Memory, State
 from transduce.model.seq2seq import Seq2Seq
 
@@ -68,15 +69,18 @@ class Scorer(Protocol[StateT]):
 
 @dataclass(frozen=True)
 class Request(Generic[StateT]):
-    """The step that a search waits for: the last tokens (N,) of its hypotheses and the state that these have left."""
+    """The step that a search waits for: the last tokens (N,) of its hypotheses, the state that these have left, and, unless it needs all
+    scores, what it asks of them."""
 
     scorer: Scorer[StateT]
     tokens: Tensor
     state: StateT
+    asked: Asked | None = None
 
 
-Steps = Generator[Request[StateT], tuple[Tensor, StateT], list[list[Hypothesis]]]
-"""A search under way: it asks for steps, is sent scores (N, V) and the next state, and returns hypotheses per sentence, best first."""
+Steps = Generator[Request[StateT], tuple[Tensor | Best, StateT], list[list[Hypothesis]]]
+"""A search under way: it asks for steps, is sent scores (N, V), or what it asked of them, and the next state, and returns hypotheses per
+sentence, best first."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,13 @@ class ModelScorer:
         """(N,) -> logits (N, V)."""
         hidden, decoder = self.model.decoder.step(self.embed(tokens), state.decoder, state.memory)
         return self.head(hidden), ModelState(state.memory, decoder)
+
+    def best(self, hidden: Tensor, asked: Asked | None) -> Best | None:
+        """What is asked of hidden (N, D), where the head finds it without all logits."""
+        match self.head:
+            case TokenHead() as head if asked is not None:
+                return head.best(hidden, asked)
+        return None
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(N,) -> (N, E)."""

@@ -82,13 +82,17 @@ def make_rules(
     limits = length_limits(config, scorer.source_lengths.cpu().numpy(), ceiling=ceiling, prefix_lengths=prefix_lengths)
     banned = {vocabulary.pad_id, vocabulary.bos_id} | (set() if config.allow_unknown else {vocabulary.unk_id})
     suppressed = torch.tensor(sorted(banned - {vocabulary.eos_id}), dtype=torch.int64, device=device)
+    all_constraints = (*configured(config, limits, eos_id=vocabulary.eos_id, device=device), *constraints)
+    prefix = ForcedPrefix(prefixes, device) if prefixes and any(prefix_lengths) else None
+    by_all = scorer.normalised or all_constraints or prefix is not None or config.sampling is not None
     return Rules(
         config=config,
         limits=limits,
-        constraints=(*configured(config, limits, eos_id=vocabulary.eos_id, device=device), *constraints),
-        prefix=ForcedPrefix(prefixes, device) if prefixes and any(prefix_lengths) else None,
+        constraints=all_constraints,
+        prefix=prefix,
         suppressed=suppressed,
         columns=torch.arange(BLOCK, device=device),
+        size=None if by_all else vocabulary.size,
         bos_id=vocabulary.bos_id,
         eos_id=vocabulary.eos_id,
     )

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from transduce.decode.hypotheses import Hypothesis
 from transduce.decode.scorers import ModelScorer, ModelState, Request, Steps
+from transduce.model.heads import Asked, Best
 
 FEWEST_ROWS = 128
 """Hypotheses of which products are about as fast as they get."""
 REFILL_SHARE = 1 / 2
 
-ModelRequest = tuple[ModelScorer, Tensor, ModelState]
-"""A model's scorer, the last tokens (N,), the state."""
+ModelRequest = tuple[ModelScorer, Tensor, ModelState, Asked | None]
+"""A model's scorer, the last tokens (N,), the state, what is asked."""
 
 
 class Search:
@@ -44,10 +45,11 @@ class Search:
         """Make the first step, after which a beam is as wide as it gets."""
         self.go_on(None)
         if self.request is not None:
-            self.go_on(self.request.scorer.step(self.request.tokens, self.request.state))
+            (scored,) = step_each([self.request])
+            self.go_on(scored)
 
-    def go_on(self, scored: tuple[Tensor, Any] | None) -> None:
-        """Take the scores (N, V) and the state that it has waited for; None = it has not begun."""
+    def go_on(self, scored: tuple[Tensor | Best, Any] | None) -> None:
+        """Take the scores (N, V), or what it asked of them, and the state that it has waited for; None = it has not begun."""
         try:
             self.request = next(self._steps) if scored is None else self._steps.send(scored)
         except StopIteration as end:
@@ -77,33 +79,42 @@ def takes_more(running: Sequence[Search], ended: Sequence[Search]) -> bool:
     if not running:
         return not ended
     few = sum(search.rows for search in running) < FEWEST_ROWS and sum(search.share for search in running) < REFILL_SHARE
-    return few and of_one_model([search.request for search in running if search.request]) is not None
+    known = of_one_model([search.request for search in running if search.request]) if few else None
+    return known is not None and known[0][0].model.decoder.joins(known[0][0].memory)
 
 
-def step_each(requests: Sequence[Request[Any]]) -> list[tuple[Tensor, Any]]:
-    """The scores (N, V) and the next state for each, by the same products where they can be put together."""
-    known = of_one_model(requests) if len(requests) > 1 else None
-    if known is None:
+def step_each(requests: Sequence[Request[Any]]) -> list[tuple[Tensor | Best, Any]]:
+    """The scores (N, V), or what is asked of them, and the next state for each, by the same products where they can be put together."""
+    known = of_one_model(requests)
+    if not known:
         return [request.scorer.step(request.tokens, request.state) for request in requests]
-    decoder, head = known[0][0].model.decoder, known[0][0].head
-    inputs = [scorer.embed(tokens) for scorer, tokens, _ in known]
-    hidden, states = decoder.step_together(inputs, [state.decoder for *_, state in known], [state.memory for *_, state in known])
-    counts = [len(rows) for rows in inputs]
+    inputs = [scorer.embed(tokens) for scorer, tokens, *_ in known]
+    memories = [state.memory for *_, state, _ in known]
+    hidden, states = known[0][0].model.decoder.step_together(inputs, [state.decoder for *_, state, _ in known], memories)
+    following = [ModelState(memory, state) for memory, state in zip(memories, states, strict=True)]
+    return list(zip(scores_of(known, hidden, counts=[len(rows) for rows in inputs]), following, strict=True))
+
+
+def scores_of(known: Sequence[ModelRequest], hidden: Tensor, *, counts: Sequence[int]) -> Sequence[Tensor | Best]:
+    """What is asked of hidden (N1 + N2 + ..., D), or all logits (N1, V), (N2, V), ..."""
+    parts = torch.split(hidden, list(counts))
+    found = [scorer.best(rows, asked) for (scorer, *_, asked), rows in zip(known, parts, strict=True)]
+    best = [one for one in found if one is not None]
+    if len(best) == len(known):
+        return best
+    head = known[0][0].head
     if all(scorer.head is head for scorer, *_ in known):
-        logits = torch.split(head(hidden), counts)
-    else:  # each has a shortlist of its own
-        logits = tuple(scorer.head(rows) for (scorer, *_), rows in zip(known, torch.split(hidden, counts), strict=True))
-    return [(scores, ModelState(old.memory, state)) for scores, state, (*_, old) in zip(logits, states, known, strict=True)]
+        return torch.split(head(hidden), list(counts))
+    return [scorer.head(rows) for (scorer, *_), rows in zip(known, parts, strict=True)]  # each has a shortlist of its own
 
 
 def of_one_model(requests: Sequence[Request[Any]]) -> list[ModelRequest] | None:
-    """The requests, where they are of one model alone, whose decoder puts steps together; else None."""
+    """The requests, where they are of one model alone; else None."""
     known: list[ModelRequest] = []
     for request in requests:
         match request:
-            case Request(scorer=ModelScorer() as scorer, tokens=tokens, state=ModelState() as state):
-                known.append((scorer, tokens, state))
+            case Request(scorer=ModelScorer() as scorer, tokens=tokens, state=ModelState() as state, asked=asked):
+                known.append((scorer, tokens, state, asked))
             case _:
                 return None
-    (first, *_), *others = known
-    return known if first.model.decoder.joins(first.memory) and all(scorer.model is first.model for scorer, *_ in others) else None
+    return known if all(scorer.model is known[0][0].model for scorer, *_ in known) else None

@@ -81,6 +81,14 @@ def search_loops() -> ModuleType:
     return search_kernels
 
 
+@cache
+def whole_loops() -> ModuleType:
+    """The compiled products of whole numbers, where there are `kernels` and the instructions for them."""
+    from transduce.model import whole_kernels
+
+    return whole_kernels
+
+
 class Mask:
     """Which numbers dropout keeps: those whose random byte is at least `threshold`, times 256 / (256 - threshold). The bytes follow from a
     seed that torch's generator draws."""

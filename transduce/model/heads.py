@@ -4,12 +4,36 @@ The training loss reads `project` and `weight`/`bias` instead of calling the hea
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from transduce.errors import ConfigError
 from transduce.model.products import Linear
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be known of the next token: the `count` best ones but for those `excluded` (X,), and how likely the `end` is."""
+
+    count: int
+    excluded: Tensor
+    end: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """Of each row the best log-probabilities (N, k), best first, their tokens (N, k), and that of the end (N,)."""
+
+    values: Tensor
+    tokens: Tensor
+    ends: Tensor
+
+    @staticmethod
+    def empty(rows: int, count: int) -> "Best":
+        """Room for them."""
+        return Best(torch.empty(rows, count), torch.empty(rows, count, dtype=torch.int64), torch.empty(rows))
 
 
 class TokenHead(nn.Module):
@@ -29,6 +53,10 @@ class TokenHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return nn.functional.linear(self.project(hidden), self.weight, self.bias)
+
+    def best(self, _hidden: Tensor, _asked: Asked) -> Best | None:
+        """What is asked of hidden (N, D), from a head that finds it without logits (N, V); else None."""
+        return None
 
     def narrowed(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
         """The same layer for the tokens (V',) alone: (..., D) -> (..., V')."""

@@ -1,17 +1,19 @@
 """Packed float32 products, for prediction.
 
 In: a trained model. Out: a copy that answers the same up to the last bits of sums, whose encoder, decoder and output layer have weights in
-oneDNN's order and multiply by its own call. Where MKL, to which torch's products go, is slower than oneDNN (AMD's processors) that saves 5
-to 30 % of a product (measured, docs/performance.md); `packs` says whether.
+the order of our own loops (blocked.py) or of oneDNN and multiply by these. Where MKL, to which torch's products go, is slower (AMD's
+processors) that saves 5 to 30 % of a product (measured, docs/performance.md); `packs` says whether.
 
-The decision to question: rows are padded to a multiple of `SMALL_STEP`, because oneDNN compiles code for each number of them; and of fewer
-rows than `FEWEST_ROWS` the call itself would cost more than it saves.
+The decision to question: for oneDNN rows are padded to a multiple of `SMALL_STEP`, because it compiles code for each number of them; and of
+fewer rows than `FEWEST_ROWS` its call would cost more than it saves.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from transduce.model.blocked import LEAST, fits, has_blocks, multiplier
+from transduce.model.fused import computes
 from transduce.model.heads import TokenHead, token_head
 from transduce.model.int8 import with_products
 from transduce.model.padded import SMALL_STEP, padded_count, padded_rows
@@ -21,6 +23,8 @@ from transduce.processor import cpu_vendor
 
 FEWEST_WEIGHTS = 256 * 256
 """Of smaller matrices the product takes as long either way."""
+FEWEST_IN_BLOCKS = 4
+"""Rows of which our own loops are the fastest, and oneDNN."""
 FEWEST_ROWS = 16
 FEWEST_ROWS_OF_SMALL, SMALL = 96, 256 * 512
 """The same of matrices with fewer weights than that."""
@@ -37,21 +41,23 @@ class PackedProduct(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
-        self.packed = packed_weight(self.weight)
+        self.blocks = multiplier(self.weight, self.bias) if has_blocks() and fits(*weight.shape) else None
+        self.packed = packed_weight(self.weight) if self.blocks is None else None
         self.fewest = FEWEST_ROWS if weight.numel() >= SMALL else FEWEST_ROWS_OF_SMALL
 
     def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N)."""
         rows = inputs.reshape(-1, inputs.shape[-1])
-        if len(rows) < self.fewest:
+        if self.blocks is not None and len(rows) >= FEWEST_IN_BLOCKS and then in LEAST and computes(rows):
+            return self.blocks(rows, then=then).view(*inputs.shape[:-1], -1)
+        if self.packed is None or len(rows) < self.fewest:
             return FUSED[then](functional.linear(inputs, self.weight, self.bias))
         outputs = product(padded_rows(rows, torch.float32, step=SMALL_STEP), self.packed, self.bias, then=then, by_onednn=True)
         return outputs[: len(rows)].view(*inputs.shape[:-1], -1)
 
-
-def packed_count(count: int) -> int:
-    """The number of rows that packed products of `count` rows are computed with."""
-    return count if count < FEWEST_ROWS else padded_count(count, step=SMALL_STEP)
+    def count(self, rows: int) -> int:
+        """The number of rows that so many are multiplied with."""
+        return rows if self.packed is None or rows < FEWEST_ROWS else padded_count(rows, step=SMALL_STEP)
 
 
 class PackedLinear(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from transduce.model.blocked import LEAST, back_multiplier, multiplier, multiplies, summed, sums
 from transduce.model.fused import column_sums
 from transduce.model.padded import padded_rows
 from transduce.processor import cpu_flags, cpu_vendor
@@ -78,7 +79,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:  # type: ignore[no-untyped-def]
         shape, kind = inputs.shape[:-1], compute_dtype(inputs)
         with torch.autocast("cpu", enabled=False):
-            rows, matrix = padded_rows(inputs.reshape(-1, inputs.shape[-1]), kind), weight.to(kind)
+            rows, matrix = _ready(inputs, weight.to(kind)), weight.to(kind)
             outputs = product(rows, matrix, None if bias is None else bias.to(kind), then=then)
         ctx.save_for_backward(rows, matrix)
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
@@ -90,17 +91,25 @@ class _Product(torch.autograd.Function):
         rows, matrix = ctx.saved_tensors
         shape, (kind, bias_kind) = gradient.shape[:-1], ctx.kinds
         with torch.autocast("cpu", enabled=False):
-            outer = padded_rows(gradient.reshape(-1, gradient.shape[-1]), matrix.dtype)
+            outer = _ready(gradient, matrix)
             back = back_product(outer, matrix).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
             weight = summed_product(outer, rows).to(kind) if ctx.needs_input_grad[1] else None
             bias = None if bias_kind is None else column_sums(outer).to(bias_kind)
         return back, weight, bias, None
 
 
+def _ready(inputs: Tensor, matrix: Tensor) -> Tensor:
+    """(..., K) -> (M, K) in the matrix's number format, padded unless the products are those of `blocked`."""
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    return rows.contiguous() if multiplies(rows, matrix) else padded_rows(rows, matrix.dtype)
+
+
 def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "none", by_onednn: bool | None = None) -> Tensor:
     """f(rows matrix^T + bias) in one number format: (M, K), (N, K), (N,) -> (M, N), f one of `FUSED`. oneDNN's own call where it
     is the fastest (None): of bfloat16 torch's first fills the outputs with the bias (a third of the time, measured). It takes matrices that
     oneDNN has packed too."""
+    if by_onednn is None and then in LEAST and multiplies(rows, matrix):
+        return multiplier(matrix, bias)(rows, then=then)
     if prefers_onednn(rows) if by_onednn is None else by_onednn:
         algorithm = "none" if then == "gelu" else ""
         return torch.ops.mkldnn._linear_pointwise.default(rows, matrix, bias, then, [], algorithm)  # type: ignore[no-any-return]
@@ -109,8 +118,17 @@ def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "n
 
 def back_product(outer: Tensor, matrix: Tensor, *, by_onednn: bool | None = None) -> Tensor:
     """outer (M, N), matrix (N, K) -> outer matrix (M, K), as `product`. torch's product of bfloat16 is oneDNN's in any case."""
+    if by_onednn is None and multiplies(outer, matrix):
+        return back_multiplier(matrix)(outer)
     own = outer.dtype == torch.float32 and (prefers_onednn(outer) if by_onednn is None else by_onednn)
     return product(outer, matrix.t(), None, by_onednn=True) if own else torch.mm(outer, matrix)
+
+
+def multipliers(rows: Tensor, matrix: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """`product` and `back_product` with one matrix for many rows, of which these are some."""
+    if multiplies(rows, matrix):
+        return multiplier(matrix, bias), back_multiplier(matrix)
+    return (lambda rows: product(rows, matrix, bias)), (lambda outer: back_product(outer, matrix))
 
 
 def packed_weight(matrix: Tensor) -> Tensor:
@@ -125,6 +143,8 @@ def has_onednn() -> bool:
 
 def summed_product(outer: Tensor, rows: Tensor) -> Tensor:
     """outer (M, N), rows (M, K) -> outer^T rows (N, K) in float32; tiles of `WEIGHT_ROWS` rows at a time."""
+    if sums(outer, rows):
+        return summed(outer, rows)
     pieces = max(1, -(-len(rows) // WEIGHT_ROWS)) if TILES in cpu_flags() else 1
     total, *others = (torch.mm(left.t(), right) for left, right in zip(outer.chunk(pieces), rows.chunk(pieces), strict=True))
     total = total.float()

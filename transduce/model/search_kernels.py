@@ -264,7 +264,7 @@ def best_of_rows(logits: Array, special: Any, written: Any) -> None:
             values[row, rank], tokens[row, rank] = -np.inf, 0
         for group in range(GROUPS):
             if bounds[group] > values[row, most - 1]:
-                insert_group(logits, (row, group), (values, tokens))
+                insert_better(logits, (row, group, size, GROUPS), (values, tokens, row))
         for rank in range(most):
             values[row, rank] -= norm
 
@@ -285,15 +285,16 @@ def bound_groups(codes: Any, row: Any, bounds: Any) -> None:
 
 
 @part
-def insert_group(logits: Any, group: Any, written: Any) -> None:
-    """Put those of a group (row, first column) that are larger than the last of the row's best (N, k) among these, in order."""
-    (row, first), (values, tokens) = group, written
+def insert_better(logits: Any, group: Any, written: Any) -> None:
+    """Put those of a group (row, first column, behind the last one, from one to the next) that are larger than the last of the best among
+    these, in order. written: the best of each row (N, k), their columns (N, k), and in which row of these."""
+    (row, first, end, apart), (values, tokens, best) = group, written
     most = values.shape[1]
-    for place in range(first, logits.shape[1], GROUPS):
+    for place in range(first, end, apart):
         rank, value = most, logits[row, place]
-        while rank > 0 and value > values[row, rank - 1]:
+        while rank > 0 and value > values[best, rank - 1]:
             if rank < most:
-                values[row, rank], tokens[row, rank] = values[row, rank - 1], tokens[row, rank - 1]
+                values[best, rank], tokens[best, rank] = values[best, rank - 1], tokens[best, rank - 1]
             rank -= 1
         if rank < most:
-            values[row, rank], tokens[row, rank] = value, place
+            values[best, rank], tokens[best, rank] = value, place

@@ -24,9 +24,10 @@ from transduce.model.fused import array, kernels, search_loops, searches
 from transduce.model.int8 import Int8Linear, int8_model
 from transduce.model.interface import Decoder, Encoder, Memory, memory_with_mean, real_positions
 from transduce.model.layers import FeedForward, LayerNorm
-from transduce.model.packed import PackedLinear, packed_count, packed_model, packs
+from transduce.model.packed import PackedLinear, packed_model, packs
 from transduce.model.padded import padded_count
 from transduce.model.products import FUSED, Linear
+from transduce.model.ranking import ranking_model
 from transduce.model.search_cache import SharedCache
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.stack import DecoderStack, Residual
@@ -40,7 +41,7 @@ def model_with_products(model: Seq2Seq, kind: Literal["fp32", "int8", "bf16"]) -
     """The model that answers a search whose products have that precision; exact ones differ by the order of their sums."""
     match kind:
         case "fp32":
-            return with_loops(packed_model(model) if packs() else model)
+            return ranking_model(with_loops(packed_model(model) if packs() else model))
         case "int8":
             return with_loops(int8_model(model))
         case "bf16":
@@ -151,8 +152,8 @@ def _product(layer: nn.Module, then: str = "none") -> Product | None:
             return Product(product, torch.bfloat16, padded_count)
         case BFloat16Product():
             return Product(layer, torch.bfloat16, padded_count)
-        case PackedLinear():
-            return Product(partial(layer, then=then), torch.float32, packed_count)
+        case PackedLinear(product=product):
+            return Product(partial(layer, then=then), torch.float32, product.count)
         case Int8Linear():
             return Product(partial(layer, then=then), torch.float32, int)
         case Linear():

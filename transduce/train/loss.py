@@ -14,10 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from transduce.data.batch import Padded
+from transduce.model.blocked import multiplies, summed, sums
 from transduce.model.fused import column_sums, computes, cross_entropy
 from transduce.model.heads import TokenHead
 from transduce.model.padded import STEP, padded_rows, with_room
-from transduce.model.products import back_product, product
+from transduce.model.products import multipliers
 from transduce.settings import Settings
 
 CHUNK_ELEMENTS = 1 << 23  # logits of one product; 1,024 rows of 8,000 words measured best
@@ -140,7 +141,8 @@ def _chunked(
     sum_v x_v = h . sum_v w_v + sum_v b_v.
     """
     num_rows, num_words = len(hidden), len(weight)
-    padded = padded_rows(hidden, hidden.dtype)
+    padded = hidden if multiplies(hidden, weight) else padded_rows(hidden, hidden.dtype)
+    multiply, multiply_back = multipliers(padded, weight, bias)
     size = max(STEP, CHUNK_ELEMENTS // num_words // STEP * STEP)
     log_total, picked, correct = (torch.zeros(num_rows, device=hidden.device) for _ in range(3))
     totals = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (weight, bias))
@@ -148,11 +150,11 @@ def _chunked(
     partial = None if hidden.dtype == torch.float32 else torch.empty_like(weight)
     for first in range(0, num_rows, size):
         rows, here = padded[first : first + size], slice(first, min(first + size, num_rows))
-        scores = product(rows, weight, bias)
+        scores = multiply(rows)
         found = _Found(log_total[here], picked[here], correct[here], gradients.bias if keep_gradient else None)
         _differentiate(scores, labels[here], found, amount=1 - smoothing)
         if keep_gradient:
-            gradients.hidden[first : first + size] = back_product(scores, weight)
+            gradients.hidden[first : first + size] = multiply_back(scores)
             _add_product(gradients.weight, scores, rows, partial)
         del scores  # so that the next ones take its place
     sums, spread = _reduce(hidden, weight, bias, log_total=log_total, picked=picked, smoothing=smoothing)
@@ -215,7 +217,9 @@ def _subtract_target(softmax: Tensor, labels: Tensor, amount: float) -> None:
 
 def _add_product(total: Tensor, scores: Tensor, rows: Tensor, partial: Tensor | None) -> None:
     """total (V, E) += scores^T rows, in fp32 also where the product is bf16."""
-    if partial is None:
+    if sums(scores, rows):
+        summed(scores, rows, total=total)
+    elif partial is None:
         total.addmm_(scores.t(), rows)
     else:
         total.add_(torch.mm(scores.t(), rows, out=partial))

@@ -1,0 +1,73 @@
+"""Products of our own loops are those of float64, whatever the number of rows."""
+
+import pytest
+import torch
+
+from transduce.model import blocked
+from transduce.model.blocked import back_multiplier, fits, has_blocks, multiplier, multiplies, summed, sums
+from transduce.model.products import FEWEST_ROWS, Linear
+
+pytestmark = pytest.mark.skipif(not has_blocks(), reason="needs numba and one of AMD's processors with AVX512")
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 7, 13, 96, 102, 205])
+@pytest.mark.parametrize(("depth", "width"), [(64, 128), (128, 64), (1088, 64)])
+def test_rows_times_a_matrix(rows: int, depth: int, width: int) -> None:
+    """1,088 words are more than are read at once."""
+    inputs, matrix, bias = numbers(rows, depth), numbers(width, depth), numbers(width)
+    exact = inputs.double() @ matrix.double().t() + bias.double()
+    torch.testing.assert_close(multiplier(matrix, bias)(inputs).double(), exact, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(multiplier(matrix, bias)(inputs, then="relu").double(), exact.relu(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(multiplier(matrix)(inputs).double(), exact - bias.double(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(back_multiplier(matrix.t())(inputs).double(), exact - bias.double(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 176, 177, 400])
+def test_the_gradient_of_a_weight(rows: int) -> None:
+    outer, inputs = numbers(rows, 128), numbers(rows, 320)
+    exact = outer.double().t() @ inputs.double()
+    torch.testing.assert_close(summed(outer, inputs).double(), exact, rtol=1e-4, atol=1e-4)
+    total = numbers(128, 320)
+    both = exact + total.double()
+    assert summed(outer, inputs, total=total) is total
+    torch.testing.assert_close(total.double(), both, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_no_number_stays_that() -> None:
+    inputs = numbers(8, 64)
+    inputs[3, 5] = float("nan")
+    found = multiplier(numbers(64, 64))(inputs, then="relu")
+    assert found[3].isnan().all() and found[[0, 1, 2, 4, 5, 6, 7]].isfinite().all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_trains_by_them(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, inputs, calls = Linear(64, 128, bias=bias), numbers(3, FEWEST_ROWS // 3 + 1, 64).requires_grad_(), []
+    for name in ("multiplier", "back_multiplier", "summed"):
+        own = getattr(blocked, name)
+        monkeypatch.setattr(f"transduce.model.products.{name}", lambda *given, own=own, name=name: calls.append(name) or own(*given))
+    layer(inputs, then="relu").relu().square().sum().backward()
+    found = [inputs.grad, layer.weight.grad, *([layer.bias.grad] if bias else [])]
+    assert calls == ["multiplier", "back_multiplier", "summed"]
+    exact = [inputs.detach().double().requires_grad_(), layer.weight.detach().double().requires_grad_()]
+    exact += [layer.bias.detach().double().requires_grad_()] if bias else []
+    torch.nn.functional.linear(*exact).relu().square().sum().backward()
+    for ours, wanted in zip(found, exact, strict=True):
+        torch.testing.assert_close(ours.double(), wanted.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_they_are_used_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = numbers(8, 64)
+    assert multiplies(rows, numbers(128, 64)) and sums(rows, numbers(8, 192))
+    assert fits(64, 8000) and not fits(64, 90)
+    assert not multiplies(rows, numbers(90, 64)) and not multiplies(rows.double(), numbers(128, 64))
+    assert not multiplies(rows.bfloat16(), numbers(128, 64)) and not multiplies(rows, numbers(128, 64).bfloat16())
+    monkeypatch.setattr(blocked, "MOST_SUMS", 64 * 100)
+    assert not sums(rows, numbers(8, 192))
+    torch.set_num_threads(2)
+    assert not multiplies(rows, numbers(128, 64))
+    torch.set_num_threads(1)
