@@ -49,11 +49,11 @@ def exact(head: TokenHead, hidden: Tensor) -> Tensor:
 def test_it_ranks_as_exact_logits_do(size: int, width: int, rows: int) -> None:
     made, hidden = head(size, width), torch.randn(rows, width, generator=torch.Generator().manual_seed(rows))
     found, wanted = best(made, hidden), exact(made, hidden)
-    assert (found.ends.double() - wanted[:, 1]).abs().max() < 1e-5
+    assert (found.ends.double() - wanted[:, 1]).abs().max() < 2e-5
     wanted[:, ENOUGH] = -math.inf
     values, tokens = wanted.topk(3)
     assert torch.equal(found.tokens, tokens)
-    assert (found.values.double() - values).abs().max() < 1e-5
+    assert (found.values.double() - values).abs().max() < 2e-5
 
 
 def test_where_there_are_fewer_tokens_than_asked_for_the_rest_has_none() -> None:
@@ -86,7 +86,7 @@ def test_sums_do_not_overflow(width: int, alone: bool) -> None:
         made.weight.zero_()
         made.weight[5:7] = hidden * torch.tensor([[1e-8], [-1e-8]])
     found, wanted = best(made, hidden), exact(made, hidden)
-    assert (found.ends.double() - wanted[:, 1]).abs().max() < 1e-5
+    assert (found.ends.double() - wanted[:, 1]).abs().max() < 2e-5
 
 
 def test_what_is_no_number_has_no_best() -> None:

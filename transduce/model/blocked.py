@@ -8,7 +8,6 @@ docs/performance.md), and they need no code for each size, so that no row is pad
 from functools import cache
 from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,9 +15,8 @@ from torch.nn import functional
 from transduce.model.fused import array, computes, kernels
 from transduce.processor import cpu_flags, cpu_vendor
 
-LEAST = {"none": np.float32(-np.inf), "relu": np.float32(0)}
-"""The smallest output, where a non-linearity is no more than that."""
-
+KNOWN = ("none", "relu")
+"""Non-linearities that these loops apply to their own sums."""
 MOST_SUMS = 1 << 20
 """Of `summed`: more leave the cache before the next rows come, and MKL, which takes more rows at once, is the faster one."""
 
@@ -79,11 +77,11 @@ class Multiplier:
         self._tiles, self._bias = array(tiles), array(tiles.new_zeros(self._width) if bias is None else bias)
 
     def __call__(self, rows: Tensor, *, then: str = "none") -> Tensor:
-        """Rows (M, K) -> f(rows matrix + bias) (M, N), f one of `LEAST`."""
+        """Rows (M, K) -> f(rows matrix + bias) (M, N), f one of those `KNOWN`."""
         few = max(0, product_loops().ROWS - len(rows))
         outputs = rows.new_empty(len(rows) + few, self._width)
         given = functional.pad(rows, (0, 0, 0, few)) if few else rows.contiguous()
-        product_loops().multiply(array(given), (self._tiles, self._bias, LEAST[then]), array(outputs))
+        product_loops().multiply(array(given), (self._tiles, self._bias, then == "relu"), array(outputs))
         return outputs[: len(rows)] if few else outputs
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transduce.model.blocked import LEAST, fits, has_blocks, multiplier
+from transduce.model.blocked import KNOWN, fits, has_blocks, multiplier
 from transduce.model.fused import computes
 from transduce.model.heads import TokenHead, token_head
 from transduce.model.int8 import with_products
@@ -48,7 +48,7 @@ class PackedProduct(nn.Module):
     def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N)."""
         rows = inputs.reshape(-1, inputs.shape[-1])
-        if self.blocks is not None and len(rows) >= FEWEST_IN_BLOCKS and then in LEAST and computes(rows):
+        if self.blocks is not None and len(rows) >= FEWEST_IN_BLOCKS and then in KNOWN and computes(rows):
             return self.blocks(rows, then=then).view(*inputs.shape[:-1], -1)
         if self.packed is None or len(rows) < self.fewest:
             return FUSED[then](functional.linear(inputs, self.weight, self.bias))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transduce.model.kernels import Array, kernel, part
-from transduce.model.tiles import FLOATS, LANES, SUMMED, address, fetch, grow_floats, grow_summed, turn
+from transduce.model.tiles import FLOATS, LANES, SUMMED, address, fetch, grow_floats, grow_rectified, grow_summed, turn
 
 _f32 = np.float32
 ROWS, COLUMNS = FLOATS.rows, FLOATS.columns
@@ -51,25 +51,23 @@ def copy_block(matrix: Any, place: Any, block: Any) -> None:
 
 @kernel
 def multiply(rows: Array, matrix: Any, outputs: Array) -> None:
-    """outputs (M, N) = rows (M, K) matrix + bias (N,), at least some number; M >= ROWS. matrix: its tiles (T, K, COLUMNS), bias, number."""
-    tiles, bias, least = matrix
+    """outputs (M, N) = rows (M, K) matrix + bias (N,); M >= ROWS. matrix: its tiles (T, K, COLUMNS), bias, whether they are rectified."""
+    tiles, bias, rectified = matrix
     count, depth = rows.shape
     whole = count // ROWS * ROWS
     for first in range(0, whole, BLOCK):
         for begin in range(0, depth, DEEPEST):
-            multiply_block((rows, tiles, bias), (first, min(first + BLOCK, whole), (begin, min(DEEPEST, depth - begin))), outputs)
+            deep = begin, min(DEEPEST, depth - begin)
+            multiply_block((rows, tiles, bias), (first, min(first + BLOCK, whole), deep), (outputs, rectified))
     if whole < count:  # the last rows, with some that are computed again
-        multiply_block((rows, tiles, bias), (count - ROWS, count, (0, depth)), outputs)
-    if least > -np.inf:
-        for row in range(count):
-            for column in range(outputs.shape[1]):
-                outputs[row, column] = least if outputs[row, column] < least else outputs[row, column]  # NaN stays
+        multiply_block((rows, tiles, bias), (count - ROWS, count, (0, depth)), (outputs, rectified))
 
 
 @part
-def multiply_block(read: Any, place: Any, outputs: Any) -> None:
-    """Some rows of outputs grow. read: rows, tiles, bias. place: the first row, the one behind the last; the first word, how many."""
-    (rows, tiles, bias), (first, end, (begin, deep)) = read, place
+def multiply_block(read: Any, place: Any, written: Any) -> None:
+    """Some rows of outputs grow. read: rows, tiles, bias. place: the first row, the one behind the last; the first word, how many. written:
+    outputs, and whether they are rectified."""
+    (rows, tiles, bias), (first, end, (begin, deep)), (outputs, rectified) = read, place, written
     depth, width = rows.shape[1], outputs.shape[1]
     for tile in range(len(tiles)):
         column = tile * COLUMNS
@@ -77,7 +75,11 @@ def multiply_block(read: Any, place: Any, outputs: Any) -> None:
         for row in range(first, end, ROWS):
             left = address(rows) + 4 * (depth * row + begin), 4 * depth, 4
             sums = address(outputs) + 4 * (width * row + column), 4 * width
-            grow_floats((left, right, sums if begin else (address(bias) + 4 * column, 0), sums), deep)
+            places = left, right, sums if begin else (address(bias) + 4 * column, 0), sums
+            if rectified and begin + deep == depth:
+                grow_rectified(places, deep)
+            else:
+                grow_floats(places, deep)
 
 
 @kernel

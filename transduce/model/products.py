@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from transduce.model.blocked import LEAST, back_multiplier, multiplier, multiplies, summed, sums
+from transduce.model.blocked import KNOWN, back_multiplier, multiplier, multiplies, summed, sums
 from transduce.model.fused import column_sums
 from transduce.model.padded import padded_rows
 from transduce.processor import cpu_flags, cpu_vendor
@@ -108,7 +108,7 @@ def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "n
     """f(rows matrix^T + bias) in one number format: (M, K), (N, K), (N,) -> (M, N), f one of `FUSED`. oneDNN's own call where it
     is the fastest (None): of bfloat16 torch's first fills the outputs with the bias (a third of the time, measured). It takes matrices that
     oneDNN has packed too."""
-    if by_onednn is None and then in LEAST and multiplies(rows, matrix):
+    if by_onednn is None and then in KNOWN and multiplies(rows, matrix):
         return multiplier(matrix, bias)(rows, then=then)
     if prefers_onednn(rows) if by_onednn is None else by_onednn:
         algorithm = "none" if then == "gelu" else ""

@@ -6,7 +6,7 @@ what becomes of the sums (measured, docs/performance.md).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,14 @@ _WORDS, _FLOATS = ir.VectorType(_WORD, LANES), ir.VectorType(ir.FloatType(), LAN
 @dataclass(frozen=True)
 class Tile:
     """Sums of so many rows and vectors of columns. kind: theirs. add: (builder, sums, two times words) -> sums to which the products of the
-    words, or of the numbers in these, are added. Sums, a row of vectors and one more are at most 32 registers."""
+    words, or of the numbers in these, are added. rectified: whether those below zero are written as zero. Sums of whole numbers are added
+    to floats at the end alone. Sums, a row of vectors and one more are at most 32 registers."""
 
     rows: int
     vectors: int
     kind: ir.VectorType
     add: Callable[[Any, Any, tuple[Any, Any]], Any]
+    rectified: bool = False
 
     @property
     def columns(self) -> int:
@@ -57,8 +59,8 @@ class Tile:
         places, count = given[-1]
         left, right, start, sums = (_parts(builder, one) for one in _parts(builder, places))
         for place in self._places(builder, sums):
-            _fetch(builder, place)
-        before = [_load(builder, place, self.kind) for place in self._places(builder, start)]
+            _fetch(builder, place, written=True)
+        before = [self._before(builder, place) for place in self._places(builder, start)]
         rows = list(_lines(builder, left[:2], self.rows))
         ahead, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
         builder.branch(loop)
@@ -78,9 +80,20 @@ class Tile:
             phi.add_incoming(later, loop)
         builder.cbranch(builder.icmp_signed("<", moved[0], count), loop, after)
         builder.position_at_end(after)
-        for place, total in zip(self._places(builder, sums), grown, strict=True):
-            builder.store(total, builder.inttoptr(place, self.kind.as_pointer()), align=4)
+        for place, begin, total in zip(self._places(builder, sums), self._places(builder, start), grown, strict=True):
+            builder.store(self._after(builder, begin, total), builder.inttoptr(place, _FLOATS.as_pointer()), align=4)
         return context.get_dummy_value()
+
+    def _before(self, builder: Any, place: Any) -> Any:
+        """What a vector of sums begins with."""
+        return ir.Constant(self.kind, None) if self.kind is _WORDS else _load(builder, place, _FLOATS)
+
+    def _after(self, builder: Any, place: Any, total: Any) -> Any:
+        """What of a vector of sums is written."""
+        if self.kind is _WORDS:
+            return builder.fadd(_load(builder, place, _FLOATS), builder.sitofp(total, _FLOATS))
+        nothing = ir.Constant(_FLOATS, None)
+        return builder.select(builder.fcmp_ordered("<", total, nothing), nothing, total) if self.rectified else total  # NaN stays
 
     def _places(self, builder: Any, sums: Any) -> Iterator[Any]:
         """The addresses of the vectors of sums."""
@@ -92,11 +105,11 @@ def _load(builder: Any, address: Any, kind: Any) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
 
 
-def _fetch(builder: Any, address: Any) -> None:
-    """Ask for the cache line there, to be written."""
+def _fetch(builder: Any, address: Any, *, written: bool) -> None:
+    """Ask for the cache line there, to be read or written."""
     word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), (pointer, word, word, word))
-    builder.call(_function(builder, "llvm.prefetch.p0", kind), (builder.inttoptr(address, pointer), word(1), word(3), word(1)))
+    builder.call(_function(builder, "llvm.prefetch.p0", kind), (builder.inttoptr(address, pointer), word(int(written)), word(3), word(1)))
 
 
 def _repeated(builder: Any, address: Any) -> Any:
@@ -136,7 +149,8 @@ SUMMED = Tile(4, 4, _FLOATS, floats)
 """Of those whose rows are columns of a matrix, as in the gradient of a weight: a vector's worth of neighbours is used at once."""
 PAIRS = Tile(6, 4, _WORDS, pairs)
 
-grow_floats, grow_summed, grow_pairs = FLOATS.operation(), SUMMED.operation(), PAIRS.operation()
+grow_floats, grow_rectified = FLOATS.operation(), replace(FLOATS, rectified=True).operation()
+grow_summed, grow_pairs = SUMMED.operation(), PAIRS.operation()
 
 
 def _turn(_context: Any, read: Any, written: Any) -> Any:
@@ -165,10 +179,10 @@ def _lines(builder: Any, matrix: Any, count: int) -> Iterator[Any]:
 
 
 def _fetch_line(_context: Any, address: Any) -> Any:
-    """Ask for the cache line at an address."""
+    """Ask for the cache line at an address, to be read."""
 
     def write(context: Any, builder: Any, *given: Any) -> Any:
-        _fetch(builder, given[-1][0])
+        _fetch(builder, given[-1][0], written=False)
         return context.get_dummy_value()
 
     return void(address), write

@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from transduce.model.kernels import Array, exponential, kernel, largest, ordered, part
+from transduce.model.kernels import Array, exponential, kernel, largest, part
 from transduce.model.search_kernels import insert_better
 from transduce.model.tiles import PAIRS, address, grow_pairs
 
 _i16, _i32, _f32 = np.int16, np.int32, np.float32
 ROWS, COLUMNS = PAIRS.rows, PAIRS.columns
+BLOCK = 2 * ROWS
+"""Rows that meet a tile of weights one after the other; their logits stay in the second cache."""
 WORDS = 64
 """Pairs of numbers whose products are added up without rounding; these sums are added as float32 numbers."""
 NORM, LARGEST = np.float32(46000), np.float32(32767)
 """Most of so many pairs, as a vector, and of each number: a sum of products is at most the product of norms (Cauchy, Schwarz), 31 bits."""
-NEAR = np.float32(6)
-"""Logits less than this below the largest are computed in float32: all that have more than 1 / 400 of its probability."""
+NEAR = np.float32(5)
+"""Logits less than this below the largest are computed in float32: all that have more than 1 / 150 of its probability."""
 SPARE = 3
 """Tokens beyond those asked for that are compared in float32, in case that rounding has put one behind another."""
 UNSURE = np.float32(0.01)
@@ -38,17 +40,17 @@ def best_of_products(hidden: Array, head: Any, asked: Any) -> None:
     the sum of the softmax alone, where what they are off by nearly cancels."""
     (tiles, steps, bias, weights), (excluded, end, values, tokens, ends) = head, asked
     count, spare = len(values), values.shape[1] + SPARE
-    logits, bounds = np.empty((ROWS, len(steps)), _f32), np.empty((ROWS, len(tiles)), _f32)
-    whole, own = np.zeros((ROWS, 2 * tiles.shape[1]), _i16), np.zeros(ROWS, _f32)
-    likely = np.empty((1, spare), _f32), np.empty((1, spare), np.int64)
-    for first in range(0, count, ROWS):
-        rows = min(ROWS, count - first)
+    logits, bounds = np.empty((BLOCK, len(steps)), _f32), np.empty((BLOCK, len(tiles)), _f32)
+    whole, own = np.zeros((BLOCK, 2 * tiles.shape[1]), _i16), np.zeros(BLOCK, _f32)
+    likely, near = (np.empty((1, spare), _f32), np.empty((1, spare), np.int64)), np.empty(len(steps) + 1, np.int64)
+    for first in range(0, count, BLOCK):
+        rows = min(BLOCK, count - first)
         for row in range(rows):
             own[row] = round_row(hidden, (first + row, row), whole)
         multiply(whole, (tiles, steps, bias), (own[:rows], logits, bounds))
         for row in range(rows):
             place, exact = first + row, (hidden, weights, bias)
-            improve(exact, (place, row, end), (logits, bounds))
+            improve(exact, (place, row, end), (logits, bounds, near))
             norm = log_sum(logits, row, largest(bounds[row]))
             ends[place] = logits[row, end] - norm
             for token in excluded:
@@ -59,20 +61,23 @@ def best_of_products(hidden: Array, head: Any, asked: Any) -> None:
 
 @part
 def improve(exact: Any, place: Any, written: Any) -> None:
-    """The largest logits of a row (ROWS, V), and that of the end, in float32. exact: hidden (N, K), weights (V, K), bias. place: which row
-    of hidden becomes which, and the end. written: logits, and the largest of each tile."""
-    (read, row, end), (logits, bounds) = place, written
-    bar = largest(bounds[row]) - NEAR
-    logits[row, end] = exact_logit(exact, read, end)
+    """The largest logits of a row (BLOCK, V), and that of the end, in float32. exact: hidden (N, K), weights (V, K), bias. place: which row
+    of hidden becomes which, and the end. written: logits, the largest of each tile, and room for columns (V + 1,)."""
+    (read, row, end), (logits, bounds, near) = place, written
+    bar, count = largest(bounds[row]) - NEAR, 1
+    near[0] = end
     for tile in range(bounds.shape[1]):
         if bounds[row, tile] > bar:
             for column in range(tile * COLUMNS, (tile + 1) * COLUMNS):
-                logits[row, column] = exact_logit(exact, read, column) if logits[row, column] > bar else logits[row, column]
+                near[count] = column  # no branch: which ones there are cannot be foreseen
+                count += logits[row, column] > bar
+    for place in range(count):
+        logits[row, near[place]] = exact_logit(exact, read, near[place])
 
 
 @part
 def find_likely(read: Any, row: Any, likely: Any) -> None:
-    """The largest logits of a row and their columns, (1, k). read: logits (ROWS, V), and about the largest of each tile."""
+    """The largest logits of a row and their columns, (1, k). read: logits (BLOCK, V), and about the largest of each tile."""
     (logits, bounds), (found, names) = read, likely
     found[:], names[:] = -np.inf, 0
     for tile in range(bounds.shape[1]):
@@ -97,7 +102,7 @@ def rank_likely(read: Any, place: Any, written: Any) -> None:
 
 @part
 def round_row(inputs: Any, places: Any, whole: Any) -> Any:
-    """A row of inputs (N, K) over a step, to the nearest whole numbers (ROWS, K or more); the step. places: which row becomes which."""
+    """A row of inputs (N, K) over a step, to the nearest whole numbers (BLOCK, K or more); the step. places: which row becomes which."""
     read, written = places
     step, bits, width = SMALLEST, inputs[read].view(_i32), inputs.shape[1]
     for first in range(0, width, 2 * WORDS):
@@ -114,31 +119,28 @@ def round_row(inputs: Any, places: Any, whole: Any) -> Any:
 @part
 def multiply(whole: Any, matrix: Any, written: Any) -> None:
     """The logits of rows of whole numbers, and the largest of each tile. matrix: tiles, steps, bias. written: the steps of the rows (R,),
-    logits (ROWS, T COLUMNS), bounds (ROWS, T)."""
+    logits (BLOCK, T COLUMNS), bounds (BLOCK, T)."""
     (tiles, steps, bias), (own, logits, bounds) = matrix, written
-    sums, totals, none = np.empty((ROWS, COLUMNS), _i32), np.empty((ROWS, COLUMNS), _f32), np.zeros(COLUMNS, _i32)
-    words = tiles.shape[1]
-    for tile in range(len(tiles)):
-        totals[:] = _f32(0)
-        for first in range(0, words, WORDS):
-            left = address(whole) + 4 * first, 4 * words, 4
-            right = address(tiles) + 4 * (tile * words + first) * COLUMNS, 4 * COLUMNS
-            grow_pairs((left, right, (address(none), 0), (address(sums), 4 * COLUMNS)), min(WORDS, words - first))
-            totals += sums
-        for row in range(len(own)):
-            bounds[row, tile] = scale((totals, own, (steps, bias)), (row, tile * COLUMNS), logits)
+    add_products(whole, (tiles, np.zeros(COLUMNS, _f32), len(own)), logits)
+    for row in range(len(own)):
+        for column in range(logits.shape[1]):
+            logits[row, column] = logits[row, column] * own[row] * steps[column] + bias[column]
+        for tile in range(len(tiles)):
+            bounds[row, tile] = largest(logits[row, tile * COLUMNS : (tile + 1) * COLUMNS])
 
 
 @part
-def scale(read: Any, place: Any, logits: Any) -> Any:
-    """The logits of a row of a tile; the largest. read: sums (ROWS, COLUMNS), the steps of the rows, those of the columns, and the bias.
-    place: the row, the first column."""
-    (totals, own, (steps, bias)), (row, first), most = read, place, _i32(-(2**31))
-    for place in range(COLUMNS):
-        logit = totals[row, place] * own[row] * steps[first + place] + bias[first + place]
-        logits[row, first + place] = logit
-        most = max(most, ordered(_f32(logit).view(_i32)))
-    return ordered(most).view(_f32)
+def add_products(whole: Any, read: Any, sums: Any) -> None:
+    """The sums (BLOCK, T COLUMNS) of the products of rows and tiles. read: tiles, zeros, how many rows."""
+    tiles, none, rows = read
+    words, size = tiles.shape[1], sums.shape[1]
+    for tile in range(len(tiles)):
+        for row in range(0, rows, ROWS):
+            grown = address(sums) + 4 * (row * size + tile * COLUMNS), 4 * size
+            for first in range(0, words, WORDS):
+                left = address(whole) + 4 * (row * words + first), 4 * words, 4
+                right = address(tiles) + 4 * (tile * words + first) * COLUMNS, 4 * COLUMNS
+                grow_pairs((left, right, grown if first else (address(none), 0), grown), min(WORDS, words - first))
 
 
 @part
