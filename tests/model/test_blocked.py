@@ -37,6 +37,22 @@ def test_the_gradient_of_a_weight(rows: int) -> None:
     torch.testing.assert_close(total.double(), both, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(not has_blocks(torch.bfloat16), reason="needs AVX512 BF16")
+@pytest.mark.parametrize("rows", [1, 6, 7, 102])
+@pytest.mark.parametrize(("depth", "width"), [(64, 128), (128, 64), (2112, 64)])
+def test_bfloat16_rows_times_a_matrix(rows: int, depth: int, width: int) -> None:
+    """2,112 numbers are more than are read at once; sums are rounded once."""
+    inputs, matrix, bias = numbers(rows, depth).bfloat16(), numbers(width, depth).bfloat16(), numbers(width).bfloat16()
+    exact = inputs.double() @ matrix.double().t()
+    for found, wanted in (
+        (multiplier(matrix, bias)(inputs), exact + bias.double()),
+        (multiplier(matrix, bias)(inputs, then="relu"), (exact + bias.double()).relu()),
+        (back_multiplier(matrix.t())(inputs), exact),
+    ):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), wanted, rtol=2**-8, atol=1e-3)
+
+
 def test_what_is_no_number_stays_that() -> None:
     inputs = numbers(8, 64)
     inputs[3, 5] = float("nan")
@@ -66,6 +82,7 @@ def test_they_are_used_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fits(64, 8000) and not fits(64, 90)
     assert not multiplies(rows, numbers(90, 64)) and not multiplies(rows.double(), numbers(128, 64))
     assert not multiplies(rows.bfloat16(), numbers(128, 64)) and not multiplies(rows, numbers(128, 64).bfloat16())
+    assert multiplies(rows.bfloat16(), numbers(128, 64).bfloat16()) is has_blocks(torch.bfloat16)
     monkeypatch.setattr(blocked, "MOST_SUMS", 64 * 100)
     assert not sums(rows, numbers(8, 192))
     torch.set_num_threads(2)

@@ -99,9 +99,10 @@ class _Product(torch.autograd.Function):
 
 
 def _ready(inputs: Tensor, matrix: Tensor) -> Tensor:
-    """(..., K) -> (M, K) in the matrix's number format, padded unless the products are those of `blocked`."""
+    """(..., K) -> (M, K) in the matrix's number format, padded unless all products are those of `blocked`."""
     rows = inputs.reshape(-1, inputs.shape[-1])
-    return rows.contiguous() if multiplies(rows, matrix) else padded_rows(rows, matrix.dtype)
+    own = matrix.dtype == torch.float32 and multiplies(rows, matrix)
+    return rows.contiguous() if own else padded_rows(rows, matrix.dtype)
 
 
 def product(rows: Tensor, matrix: Tensor, bias: Tensor | None, *, then: str = "none", by_onednn: bool | None = None) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from transduce.model.attention import CrossAttention, HeadLayout, SelfAttention
 from transduce.model.bfloat16 import BFloat16FeedForward, BFloat16Linear, BFloat16Product, bfloat16_model
+from transduce.model.blocked import has_blocks
 from transduce.model.fused import array, kernels, search_loops, searches
 from transduce.model.int8 import Int8Linear, int8_model
 from transduce.model.interface import Decoder, Encoder, Memory, memory_with_mean, real_positions
@@ -53,7 +54,9 @@ def quick_beam(models: Sequence[Seq2Seq], kind: Literal["fp32", "int8", "bf16"])
     numbers (docs/performance.md); None = it was not."""
     if len(models) > 1 or type(models[0].decoder) is not LoopedDecoder:
         return None
-    return 2 if kind != "fp32" or packs() else None
+    if kind == "fp32" and not packs():
+        return None
+    return 1 if kind == "fp32" and has_blocks() else 2
 
 
 def with_loops(model: Seq2Seq) -> Seq2Seq:

@@ -20,20 +20,37 @@ LANES = 16
 """32-bit words of a vector."""
 VECTOR_BYTES = 4 * LANES
 _WORD = ir.IntType(32)
-_WORDS, _FLOATS = ir.VectorType(_WORD, LANES), ir.VectorType(ir.FloatType(), LANES)
+_WORDS, _FLOATS, _HALVES = (ir.VectorType(kind, LANES) for kind in (_WORD, ir.FloatType(), ir.IntType(16)))
+
+
+class _Half(ir.Type):  # type: ignore[misc]
+    """LLVM's name of bfloat16."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Half
+
+    def __hash__(self) -> int:
+        return hash(_Half)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Sums of so many rows and vectors of columns. kind: theirs. add: (builder, sums, two times words) -> sums to which the products of the
-    words, or of the numbers in these, are added. rectified: whether those below zero are written as zero. Sums of whole numbers are added
-    to floats at the end alone. Sums, a row of vectors and one more are at most 32 registers."""
+    """Sums of so many rows and vectors of columns; with a row of vectors and one more these are at most 32 registers.
+
+    kind: of the sums; those of whole numbers are added to floats at the end alone. add: (builder, sums, two times words) -> sums to which
+    the products of the words, or of the numbers in these, are added. rectified: whether sums below zero are written as zero. halved:
+    whether sums are written as bfloat16.
+    """
 
     rows: int
     vectors: int
     kind: ir.VectorType
     add: Callable[[Any, Any, tuple[Any, Any]], Any]
     rectified: bool = False
+    halved: bool = False
 
     @property
     def columns(self) -> int:
@@ -58,7 +75,8 @@ class Tile:
         """The operation, in LLVM's terms."""
         places, count = given[-1]
         left, right, start, sums = (_parts(builder, one) for one in _parts(builder, places))
-        for place in self._places(builder, sums):
+        size = 2 if self.halved else 4
+        for place in self._places(builder, sums, size):
             _fetch(builder, place, written=True)
         before = [self._before(builder, place) for place in self._places(builder, start)]
         rows = list(_lines(builder, left[:2], self.rows))
@@ -80,8 +98,9 @@ class Tile:
             phi.add_incoming(later, loop)
         builder.cbranch(builder.icmp_signed("<", moved[0], count), loop, after)
         builder.position_at_end(after)
-        for place, begin, total in zip(self._places(builder, sums), self._places(builder, start), grown, strict=True):
-            builder.store(self._after(builder, begin, total), builder.inttoptr(place, _FLOATS.as_pointer()), align=4)
+        for place, begin, total in zip(self._places(builder, sums, size), self._places(builder, start), grown, strict=True):
+            written = self._after(builder, begin, total)
+            builder.store(written, builder.inttoptr(place, written.type.as_pointer()), align=size)
         return context.get_dummy_value()
 
     def _before(self, builder: Any, place: Any) -> Any:
@@ -93,12 +112,13 @@ class Tile:
         if self.kind is _WORDS:
             return builder.fadd(_load(builder, place, _FLOATS), builder.sitofp(total, _FLOATS))
         nothing = ir.Constant(_FLOATS, None)
-        return builder.select(builder.fcmp_ordered("<", total, nothing), nothing, total) if self.rectified else total  # NaN stays
+        kept = builder.select(builder.fcmp_ordered("<", total, nothing), nothing, total) if self.rectified else total  # NaN stays
+        return builder.bitcast(builder.fptrunc(kept, ir.VectorType(_Half(), LANES)), _HALVES) if self.halved else kept
 
-    def _places(self, builder: Any, sums: Any) -> Iterator[Any]:
-        """The addresses of the vectors of sums."""
+    def _places(self, builder: Any, sums: Any, number: int = 4) -> Iterator[Any]:
+        """The addresses of the vectors of sums, numbers of so many bytes."""
         for row in _lines(builder, sums, self.rows):
-            yield from (builder.add(row, row.type(VECTOR_BYTES * vector)) for vector in range(self.vectors))
+            yield from (builder.add(row, row.type(number * LANES * vector)) for vector in range(self.vectors))
 
 
 def _load(builder: Any, address: Any, kind: Any) -> Any:
@@ -138,6 +158,11 @@ def floats(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     return _called(builder, "llvm.fma.v16f32", (*(builder.bitcast(factor, _FLOATS) for factor in words), total))
 
 
+def halves(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
+    """Words of two bfloat16 numbers (AVX512 BF16)."""
+    return _called(builder, "llvm.x86.avx512bf16.dpbf16ps.512", (total, *words))
+
+
 def pairs(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     """Words of two 16-bit whole numbers (AVX512 VNNI)."""
     return _called(builder, "llvm.x86.avx512.vpdpwssd.512", (total, *words))
@@ -151,6 +176,10 @@ PAIRS = Tile(6, 4, _WORDS, pairs)
 
 grow_floats, grow_rectified = FLOATS.operation(), replace(FLOATS, rectified=True).operation()
 grow_summed, grow_pairs = SUMMED.operation(), PAIRS.operation()
+
+HALVES = Tile(6, 4, _FLOATS, halves)
+grow_halves = HALVES.operation()
+grow_halved, grow_halved_rectified = (replace(HALVES, halved=True, rectified=each).operation() for each in (False, True))
 
 
 def _turn(_context: Any, read: Any, written: Any) -> Any:

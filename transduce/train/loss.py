@@ -141,7 +141,8 @@ def _chunked(
     sum_v x_v = h . sum_v w_v + sum_v b_v.
     """
     num_rows, num_words = len(hidden), len(weight)
-    padded = hidden if multiplies(hidden, weight) else padded_rows(hidden, hidden.dtype)
+    own = hidden.dtype == torch.float32 and multiplies(hidden, weight)
+    padded = hidden if own else padded_rows(hidden, hidden.dtype)
     multiply, multiply_back = multipliers(padded, weight, bias)
     size = max(STEP, CHUNK_ELEMENTS // num_words // STEP * STEP)
     log_total, picked, correct = (torch.zeros(num_rows, device=hidden.device) for _ in range(3))
