@@ -4,6 +4,7 @@ from torch import nn
 
 from transduce.data.batch import Padded
 from transduce.decode.search import ModelScorer, SearchConfig, search
+from transduce.model.blocked import has_blocks
 from transduce.model.frontends import Vocabulary
 from transduce.model.int8 import Int8Linear, Int8Product, int8_model
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
@@ -105,3 +106,26 @@ def test_auto_rounds_large_models_on_processors_with_the_instructions(monkeypatc
     monkeypatch.setattr("transduce.processor.cpu_flags", lambda: frozenset({"avx2"}))
     assert choose_products("auto", device=CPU, num_weights=LARGE_MODEL)[0] == "fp32"
     assert choose_products("int8", device=CPU, num_weights=1)[1].startswith("asked for, slow")
+
+
+@pytest.mark.skipif(not has_blocks(torch.int8), reason="needs numba and one of AMD's processors with AVX512 VNNI")
+@pytest.mark.parametrize("rows", [1, 5, 6, 97, 130])
+@pytest.mark.parametrize(("inner", "outputs"), [(64, 128), (67, 64)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_loops_of_our_own_give_the_same_sums(rows: int, inner: int, outputs: int, bias: bool) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight, inputs = torch.randn(outputs, inner, generator=generator), torch.randn(rows, inner, generator=generator)
+    added = torch.randn(outputs, generator=generator) if bias else None
+    own, plain = Int8Product(weight), Int8Product(weight)
+    assert own.blocks is not None
+    plain.blocks = None
+    with torch.inference_mode():
+        for then in ("none", "relu", "gelu"):
+            torch.testing.assert_close(own(inputs, added, then=then), plain(inputs, added, then=then), rtol=1e-5, atol=1e-5)
+        inputs[0, 3] = float("nan")
+        found = own(inputs, added, then="relu")
+    assert found[0].isnan().all() and found[1:].isfinite().all()
+
+
+def test_matrices_that_do_not_fit_are_multiplied_as_before() -> None:
+    assert Int8Product(torch.randn(90, 64)).blocks is None

@@ -1,4 +1,4 @@
-"""Convolution over time in which each feature has a kernel of its own (depthwise), fast on a processor.
+"""Depthwise convolution: over time, each feature with a kernel of its own, fast on a processor.
 
 In: vectors (B, S, D) and kernels (D, K), K odd. Out: (B, S, D), the ends seen as if zeros stood beyond them.
 

@@ -89,6 +89,14 @@ def whole_loops() -> ModuleType:
     return whole_kernels
 
 
+@cache
+def int8_loops() -> ModuleType:
+    """The compiled int8 products, where there are `kernels` and the instructions for them."""
+    from transduce.model import int8_kernels
+
+    return int8_kernels
+
+
 class Mask:
     """Which numbers dropout keeps: those whose random byte is at least `threshold`, times 256 / (256 - threshold). The bytes follow from a
     seed that torch's generator draws."""

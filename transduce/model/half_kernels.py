@@ -1,4 +1,4 @@
-"""Products of bfloat16 matrices, for training on processors with AVX512 BF16, compiled by numba.
+"""bfloat16 products: those of training on processors with AVX512 BF16, compiled by numba.
 
 In and out: as in product_kernels.py, whose blocks these are. A word is two neighbours: of a row in the left matrix, of a column in the
 right one. The decision to question: sums are float32 until all of a product is added up.

@@ -14,8 +14,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from transduce.model.fused import array, search_loops, searches
+from transduce.model.blocked import fits, has_blocks
+from transduce.model.fused import array, int8_loops, search_loops, searches
 from transduce.model.heads import TokenHead, token_head
 from transduce.model.padded import padded_count, padded_rows
 from transduce.model.products import FUSED, Linear
@@ -53,12 +55,14 @@ class Int8Product(nn.Module):
         self.packed = TILES in cpu_flags() if packed is None else packed
         self.rounded = torch.ops.onednn.qlinear_prepack(rounded, None) if self.packed else rounded.t()
         self.zeros = torch.zeros(len(scales), dtype=torch.int32)
+        self.blocks = Int8Blocks(rounded, scales) if not self.packed and has_blocks(torch.int8) and fits(len(rounded)) else None
 
     def forward(self, inputs: Tensor, bias: Tensor | None, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N) float32; bias (N,), then one of the non-linearities `FUSED`."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         if searches(rows):
-            outputs = self._by_loops(rows.contiguous(), bias, rectified=then == "relu").view(*inputs.shape[:-1], -1)
+            by_loops = self._by_loops if self.blocks is None else self.blocks.multiply
+            outputs = by_loops(rows.contiguous(), bias, rectified=then == "relu").view(*inputs.shape[:-1], -1)
             return outputs if then == "relu" else FUSED[then](outputs)
         steps = rows.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)  # (M, 1)
         outputs = self.multiply(torch.div(rows, steps).round_())
@@ -89,6 +93,25 @@ class Int8Product(nn.Module):
             sums = self._by_onednn(whole) if self.packed else torch._int_mm(whole, self.rounded)
             search_loops().scale_rows(scales, added, (array(sums), array(steps), least, array(outputs[first : first + size])))
         return outputs
+
+
+class Int8Blocks:
+    """A rounded matrix (N, K) and the scales (N,) of its outputs, as our own loops multiply them."""
+
+    def __init__(self, rounded: Tensor, scales: Tensor) -> None:
+        columns = int8_loops().COLUMNS
+        whole = functional.pad(rounded, (0, -rounded.shape[1] % 4))
+        words = whole.view(torch.int32)  # (N, P)
+        self._tiles = array(words.view(-1, columns, words.shape[1]).transpose(1, 2).contiguous())
+        self._begin, self._scales = array(-128.0 * whole.sum(1).float()), array(scales)
+
+    def multiply(self, rows: Tensor, bias: Tensor | None, *, rectified: bool) -> Tensor:
+        """(M, K) -> (M, N)."""
+        outputs = torch.empty(len(rows) + int8_loops().ROWS, len(self._scales))
+        added = torch.zeros(len(self._scales)) if bias is None else bias
+        matrix = self._tiles, self._begin, self._scales, array(added), ZERO if rectified else LEAST
+        int8_loops().multiply(array(rows), matrix, array(outputs))
+        return outputs[: len(rows)]
 
 
 class Int8Linear(nn.Module):

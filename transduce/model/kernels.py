@@ -1,4 +1,4 @@
-"""Loops over the rows of a matrix, compiled by numba: what torch would make several passes over memory of.
+"""Loops over rows, compiled by numba: what torch would make several passes over memory of.
 
 In: arrays in one piece; numbers in bfloat16 are arrays of their bits (uint16), sums are float32. Several that are read stand in one tuple.
 Out: the arrays of the last argument, which are written, or added to where that is said.

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians over frames of C numbers (mixture density networks, Bishop 1994; pairs of coordinates: Graves 2013, 4.1).
+"""A mixture of Gaussians: over frames of C numbers (mixture density networks, Bishop 1994; pairs of coordinates: Graves 2013, 4.1).
 
 In: raw numbers of a linear layer. Out: densities, means and samples. The decision to question: a component is not written
 with correlations but as a chain, each coordinate's deviation a Gaussian around a linear function of the deviations before

@@ -1,6 +1,7 @@
-"""Linear layers whose products have few sizes, whatever the sizes of batches.
+"""Linear layers: their products have few sizes, whatever the sizes of batches.
 
-In: vectors (..., K). Out: vectors (..., N). This is torch's own layer but for bfloat16 autocast on a CPU, and training in float32 on AMD's.
+In: vectors (..., K). Out: vectors (..., N). This is torch's own layer but for bfloat16 autocast on a CPU, and training in float32 on AMD's,
+where products by loops of our own (blocked.py) are the fastest.
 
 The decision to question: rows are padded (padded.py). oneDNN, which multiplies bfloat16 numbers, compiles code for every new size of a
 product, and batches under a token budget nearly all differ: on a processor with AMX that was measured at a quarter of a training step. A
@@ -55,7 +56,8 @@ def compute_dtype(inputs: Tensor) -> torch.dtype:
 
 
 def compiles_sizes(inputs: Tensor) -> bool:
-    """Whether a layer multiplies these inputs (..., K) by oneDNN, which compiles code for each number of rows."""
+    """Whether a layer multiplies these inputs (..., K) by `_Product`: by loops of our own or by oneDNN, which compiles code for each number
+    of rows."""
     if inputs.device.type != "cpu":
         return False
     if torch.is_autocast_enabled("cpu"):

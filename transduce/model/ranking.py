@@ -1,11 +1,11 @@
-"""A token head that tells the best tokens of exact search without computing all logits in float32.
+"""A token head that ranks: it tells the best tokens of exact search without computing all logits in float32.
 
 In: hidden states. Out: what `TokenHead.best` is asked for. The output layer is nearly half of the arithmetic of a small decoder's step, and
 nearly all of it goes into the sum of a softmax, over tokens that nobody asks for.
 
 The decision to question: there, whole numbers of 16 bits, whose products take half the time (measured, docs/performance.md). Logits are off
-by about 1e-4, each its own way, so that their sum is off by no more than a sum of float32 numbers is; the likely tokens are computed in
-float32.
+by about 1e-4, each its own way, so that the logarithm of their sum is off by some millionths (of float32 numbers: by one). What is likely
+is computed in float32.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""A matrix that is multiplied at every step of a recurrence, with its gradient computed once.
+"""A recurrence's matrix: it is multiplied at every step, with its gradient computed once.
 
 In: a weight (K, M), or one matrix per sentence (B, K, M). Out: products, one per step.
 

@@ -1,4 +1,4 @@
-"""The innermost loop of a product: a tile of sums that stays in the registers of a processor with AVX512 while it grows.
+"""Tiles of sums: the innermost loop of a product, whose sums stay in the registers of a processor with AVX512 while they grow.
 
 In: addresses of rows, columns and sums. Out: operations for the loops of other modules. The decision to question: they are written in the
 compiler's own terms, because numba has no word for a vector. Libraries have such loops too, but do not know what is in which cache, nor
@@ -168,14 +168,19 @@ def pairs(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     return _called(builder, "llvm.x86.avx512.vpdpwssd.512", (total, *words))
 
 
+def fours(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
+    """Words of four 8-bit whole numbers, those of rows without a sign (AVX512 VNNI)."""
+    return _called(builder, "llvm.x86.avx512.vpdpbusd.512", (total, *words))
+
+
 FLOATS = Tile(6, 4, _FLOATS, floats)
 """Of float32 products with many columns."""
 SUMMED = Tile(4, 4, _FLOATS, floats)
 """Of those whose rows are columns of a matrix, as in the gradient of a weight: a vector's worth of neighbours is used at once."""
-PAIRS = Tile(6, 4, _WORDS, pairs)
+PAIRS, FOURS = Tile(6, 4, _WORDS, pairs), Tile(6, 4, _WORDS, fours)
 
 grow_floats, grow_rectified = FLOATS.operation(), replace(FLOATS, rectified=True).operation()
-grow_summed, grow_pairs = SUMMED.operation(), PAIRS.operation()
+grow_summed, grow_pairs, grow_fours = (tile.operation() for tile in (SUMMED, PAIRS, FOURS))
 
 HALVES = Tile(6, 4, _FLOATS, halves)
 grow_halves = HALVES.operation()

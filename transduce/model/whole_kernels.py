@@ -1,4 +1,4 @@
-"""The best tokens from products of whole numbers, compiled by numba: for processors with AVX512 VNNI.
+"""Ranking by whole numbers: the best tokens from their products, compiled by numba, for processors with AVX512 VNNI.
 
 In and out: as in kernels.py. The decision to question: such a processor adds up products of 16-bit numbers twice as fast as those of
 float32 numbers, and without rounding.
