@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transduce.config import PRESET_FOLDER, RunConfig, parse_config, preset_names
 from transduce.data.batch import Batch
+from transduce.model import blocked
 from transduce.model.interface import Memory
 from transduce.model.seq2seq import Seq2Seq
 from transduce.train.checkpoint import RunFolder
@@ -134,10 +135,20 @@ def time_phases(parts: Parts, feed: Feed, *, steps: int, warmup: int) -> tuple[d
 
 def count_flop(parts: Parts, fed: list[list[Batch]]) -> float:
     """Floating-point operations of the matrix products of a step, padding included; the mean over the batches."""
-    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter, library_products():
         for batches in fed:
             parts.trainer.gradients(batches, between=lambda: None)
     return counter.get_total_flops() / len(fed)
+
+
+@contextmanager
+def library_products() -> Iterator[None]:
+    """Products by libraries alone: torch's counter does not see those of our own loops."""
+    own, blocked.has_blocks = blocked.has_blocks, lambda *_: False
+    try:
+        yield
+    finally:
+        blocked.has_blocks = own
 
 
 def product_in_place(_total: torch.Size, left: torch.Size, right: torch.Size, **_: object) -> int:

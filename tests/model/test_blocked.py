@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from transduce.model import blocked
+from transduce.model import blocked, fused
 from transduce.model.blocked import back_multiplier, fits, has_blocks, multiplier, multiplies, summed, sums
+from transduce.model.fused import compiles
 from transduce.model.products import FEWEST_ROWS, Linear
 
 pytestmark = pytest.mark.skipif(not has_blocks(), reason="needs numba and one of AMD's processors with AVX512")
@@ -88,3 +89,11 @@ def test_they_are_used_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     assert not multiplies(rows, numbers(128, 64))
     torch.set_num_threads(1)
+
+
+def test_where_numba_compiles_for_another_processor_they_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler would end the process: it knows no such instructions then."""
+    loops = fused.loops()
+    assert compiles.__wrapped__("avx512f")
+    monkeypatch.setattr(loops, "NATIVE", False)
+    assert not compiles.__wrapped__("avx512f")

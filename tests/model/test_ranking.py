@@ -13,11 +13,8 @@ from transduce.decode.search import ModelScorer, search
 from transduce.model import fused
 from transduce.model.heads import Asked, Best, TokenHead
 from transduce.model.ranking import RankingHead, ranking_model
-from transduce.processor import cpu_flags
 
-pytestmark = pytest.mark.skipif(
-    fused.kernels() is None or "avx512_vnni" not in cpu_flags(), reason="needs numba and a processor with AVX512 VNNI"
-)
+pytestmark = pytest.mark.skipif(not fused.compiles("avx512_vnni"), reason="needs numba and a processor with AVX512 VNNI")
 ENOUGH = torch.tensor([0, 3])
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transduce.model.fused import array, computes, kernels
+from transduce.model.fused import array, compiles, computes
 from transduce.model.padded import with_room
-from transduce.processor import cpu_flags, cpu_vendor
+from transduce.processor import cpu_vendor
 
 KNOWN = ("none", "relu")
 """Non-linearities that these loops apply to their own sums."""
@@ -41,8 +41,8 @@ def half_loops() -> ModuleType:
 @cache
 def has_blocks(kind: torch.dtype = torch.float32) -> bool:
     """Whether there are loops for numbers of this kind, and this is a processor on which they were measured to be the fastest."""
-    instructions = {torch.float32: "avx512f", torch.bfloat16: "avx512_bf16", torch.int8: "avx512_vnni"}.get(kind)
-    return kernels() is not None and instructions in cpu_flags() and cpu_vendor() == "AuthenticAMD"
+    instructions = {torch.float32: "avx512f", torch.bfloat16: "avx512_bf16", torch.int8: "avx512_vnni"}
+    return kind in instructions and compiles(instructions[kind]) and cpu_vendor() == "AuthenticAMD"
 
 
 def multiplies(rows: Tensor, matrix: Tensor) -> bool:

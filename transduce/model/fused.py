@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from transduce.model.padded import with_room
+from transduce.processor import cpu_flags
 
 Array = np.ndarray[Any, Any]
 
@@ -28,6 +29,13 @@ def kernels() -> ModuleType | None:
     except (ImportError, RuntimeError):
         return None
     return found
+
+
+@cache
+def compiles(instructions: str) -> bool:
+    """Whether loops can be compiled with these instructions, as Linux names them."""
+    found = kernels()
+    return found is not None and found.NATIVE and instructions in cpu_flags()
 
 
 def loops_used(device: torch.device, threads: int) -> str:

@@ -14,6 +14,9 @@ import numpy as np
 from numba.extending import overload
 
 VERSION: str = numba.__version__
+_settings = vars(numba.config)
+NATIVE: bool = _settings["CPU_NAME"] is None and _settings["CPU_FEATURES"] is None and bool(_settings["ENABLE_AVX"])
+"""Whether numba compiles for this processor, as it does unless its environment variables say another."""
 Array = np.ndarray[Any, Any]
 """Of float32, or of uint16: bits of bfloat16."""
 

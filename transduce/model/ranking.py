@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transduce.model.fused import array, kernels, searches, whole_loops
+from transduce.model.fused import array, compiles, searches, whole_loops
 from transduce.model.heads import Asked, Best, TokenHead, token_head
 from transduce.model.seq2seq import Seq2Seq
-from transduce.processor import cpu_flags
 
 
 class RankingHead(TokenHead):
@@ -53,7 +52,7 @@ class RankingHead(TokenHead):
 
 def ranking_model(model: Seq2Seq) -> Seq2Seq:
     """The model with such a head, where there are loops and the instruction for it."""
-    if kernels() is None or "avx512_vnni" not in cpu_flags():
+    if not compiles("avx512_vnni"):
         return model
     head = RankingHead(token_head(model.head))
     return Seq2Seq(model.frontend, model.encoder, embedding=model.embedding, decoder=model.decoder, head=head, ctc=model.ctc).eval()
