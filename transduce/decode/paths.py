@@ -19,7 +19,7 @@ from transduce.decode.scorers import Request, Scorer, StateT, Steps
 from transduce.errors import DivergedError
 from transduce.model.heads import Best
 
-COMPACT_SHARE = 1 / 8  # as in beam search
+COMPACT_SHARE = 1 / 8  # finished sentences are dropped from the batch once they are at least this share of it
 
 
 @dataclass(frozen=True)

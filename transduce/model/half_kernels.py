@@ -12,28 +12,18 @@ from transduce.model.kernels import Array, kernel, part
 from transduce.model.product_kernels import BLOCK, COLUMNS, DEEPEST, ROWS
 from transduce.model.tiles import address, grow_halved, grow_halved_rectified, grow_halves
 
-_f32, _u16, _u32 = np.float32, np.uint16, np.uint32
-
-
-@part
-def join(rows: Any, place: Any, words: Any) -> None:
-    """words (R, C) of pairs of rows, from a row and a column on; zeros behind the last row. rows: (M, N), place: row, column."""
-    first, begin = place
-    for pair in range(words.shape[0]):
-        upper, lower = first + 2 * pair, first + 2 * pair + 1
-        if lower < rows.shape[0]:
-            for column in range(words.shape[1]):
-                words[pair, column] = _u32(rows[upper, begin + column]) | (_u32(rows[lower, begin + column]) << _u32(16))
-        else:
-            for column in range(words.shape[1]):
-                words[pair, column] = _u32(rows[upper, begin + column]) if upper < rows.shape[0] else _u32(0)
+_f32, _u32 = np.float32, np.uint32
 
 
 @kernel
 def pack(matrix: Array, tiles: Array) -> None:
-    """tiles (T, K / 2, COLUMNS) uint32 = a matrix (K, T COLUMNS), as `multiply` reads it."""
+    """tiles (T, K / 2, COLUMNS) uint32 = a matrix (K, T COLUMNS), as `multiply` reads it; K even."""
     for tile in range(len(tiles)):
-        join(matrix, (0, tile * COLUMNS), tiles[tile])
+        block, first = tiles[tile], tile * COLUMNS
+        for pair in range(block.shape[0]):
+            for place in range(block.shape[1]):
+                lower = _u32(matrix[2 * pair + 1, first + place]) << _u32(16)
+                block[pair, place] = _u32(matrix[2 * pair, first + place]) | lower
 
 
 @kernel

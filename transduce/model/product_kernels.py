@@ -37,16 +37,10 @@ def pack_turned(matrix: Array, tiles: Array) -> None:
 def pack(matrix: Array, tiles: Array) -> None:
     """tiles (T, K, COLUMNS) = a matrix (K, T COLUMNS), as `multiply` reads it."""
     for tile in range(len(tiles)):
-        copy_block(matrix, (0, tile * COLUMNS), tiles[tile])
-
-
-@part
-def copy_block(matrix: Any, place: Any, block: Any) -> None:
-    """The first rows of a block (R, C) become those of a matrix, from a row and a column on."""
-    first, begin = place
-    for row in range(min(len(block), len(matrix) - first)):
-        for column in range(block.shape[1]):
-            block[row, column] = matrix[first + row, begin + column]
+        block, first = tiles[tile], tile * COLUMNS
+        for k in range(block.shape[0]):
+            for place in range(block.shape[1]):
+                block[k, place] = matrix[k, first + place]
 
 
 @kernel

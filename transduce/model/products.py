@@ -81,7 +81,8 @@ class _Product(torch.autograd.Function):
     def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:  # type: ignore[no-untyped-def]
         shape, kind = inputs.shape[:-1], compute_dtype(inputs)
         with torch.autocast("cpu", enabled=False):
-            rows, matrix = _ready(inputs, weight.to(kind)), weight.to(kind)
+            matrix = weight.to(kind)
+            rows = ready_rows(inputs, matrix)
             outputs = product(rows, matrix, None if bias is None else bias.to(kind), then=then)
         ctx.save_for_backward(rows, matrix)
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
@@ -93,14 +94,14 @@ class _Product(torch.autograd.Function):
         rows, matrix = ctx.saved_tensors
         shape, (kind, bias_kind) = gradient.shape[:-1], ctx.kinds
         with torch.autocast("cpu", enabled=False):
-            outer = _ready(gradient, matrix)
+            outer = ready_rows(gradient, matrix)
             back = back_product(outer, matrix).resize_(*shape, matrix.shape[1]) if ctx.needs_input_grad[0] else None
             weight = summed_product(outer, rows).to(kind) if ctx.needs_input_grad[1] else None
             bias = None if bias_kind is None else column_sums(outer).to(bias_kind)
         return back, weight, bias, None
 
 
-def _ready(inputs: Tensor, matrix: Tensor) -> Tensor:
+def ready_rows(inputs: Tensor, matrix: Tensor) -> Tensor:
     """(..., K) -> (M, K) in the matrix's number format, padded unless all products are those of `blocked`."""
     rows = inputs.reshape(-1, inputs.shape[-1])
     own = matrix.dtype == torch.float32 and multiplies(rows, matrix)

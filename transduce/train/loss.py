@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from transduce.data.batch import Padded
-from transduce.model.blocked import multiplies, summed, sums
+from transduce.model.blocked import summed, sums
 from transduce.model.fused import column_sums, computes, cross_entropy
 from transduce.model.heads import TokenHead
-from transduce.model.padded import STEP, padded_rows, with_room
-from transduce.model.products import multipliers
+from transduce.model.padded import STEP, with_room
+from transduce.model.products import multipliers, ready_rows
 from transduce.settings import Settings
 
 CHUNK_ELEMENTS = 1 << 23  # logits of one product; 1,024 rows of 8,000 words measured best
@@ -141,16 +141,15 @@ def _chunked(
     sum_v x_v = h . sum_v w_v + sum_v b_v.
     """
     num_rows, num_words = len(hidden), len(weight)
-    own = hidden.dtype == torch.float32 and multiplies(hidden, weight)
-    padded = hidden if own else padded_rows(hidden, hidden.dtype)
-    multiply, multiply_back = multipliers(padded, weight, bias)
+    ready = ready_rows(hidden, weight)
+    multiply, multiply_back = multipliers(ready, weight, bias)
     size = max(STEP, CHUNK_ELEMENTS // num_words // STEP * STEP)
     log_total, picked, correct = (torch.zeros(num_rows, device=hidden.device) for _ in range(3))
     totals = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (weight, bias))
-    gradients = _Gradients(torch.empty_like(padded), *totals)
+    gradients = _Gradients(torch.empty_like(ready), *totals)
     partial = None if hidden.dtype == torch.float32 else torch.empty_like(weight)
     for first in range(0, num_rows, size):
-        rows, here = padded[first : first + size], slice(first, min(first + size, num_rows))
+        rows, here = ready[first : first + size], slice(first, min(first + size, num_rows))
         scores = multiply(rows)
         found = _Found(log_total[here], picked[here], correct[here], gradients.bias if keep_gradient else None)
         _differentiate(scores, labels[here], found, amount=1 - smoothing)
