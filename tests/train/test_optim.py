@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from transduce.errors import CheckpointError
+from transduce.model.blocked import has_blocks
+from transduce.train import muon
 from transduce.train.limits import end_reason, eta_seconds, progress_share
-from transduce.train.muon import orthogonal
+from transduce.train.muon import Muon, orthogonal
 from transduce.train.optim import OptimizerConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from transduce.train.schedule import Plateau, ScheduleConfig, learning_rate_factor
 from transduce.train.settings import TrainConfig
@@ -132,3 +134,27 @@ def test_muon_learns() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.skipif(not has_blocks(torch.bfloat16), reason="loops for products in bfloat16 are for AMD's processors that have them")
+@pytest.mark.parametrize("shape", [(64, 64), (64, 192), (192, 64), (128, 256)])
+def test_loops_step_as_torch_does(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps and the same memory after some of them, up to the rounding to bfloat16; what has no gradient stays."""
+
+    def after_steps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        weight, unused = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.ones(shape))
+        group = {"params": [weight, unused], "orthogonal": True, "weight_decay": 0.1}
+        optimizer, begin = Muon([group], lr=0.1), weight.detach().clone()
+        for _ in range(3):
+            weight.grad = torch.randn(shape) * torch.logspace(0, -1, shape[1])
+            optimizer.step()
+        assert weight.grad is None
+        return weight.detach() - begin, optimizer.state[weight]["momentum_buffer"], unused.detach()
+
+    moved, mean, unused = after_steps()
+    monkeypatch.setattr(muon, "knows", lambda _matrix: False)
+    expected, expected_mean, _ = after_steps()
+    assert (moved - expected).norm() < 0.03 * expected.norm()
+    torch.testing.assert_close(mean, expected_mean)
+    assert torch.equal(unused, torch.ones(shape))

@@ -6,13 +6,18 @@ in every direction alike, where Adam's is ruled by the few directions that gradi
 question: steps are scaled to the size that Adam's usually have (Liu 2025, 2.2), so that one learning rate serves both.
 """
 
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from transduce.model.blocked import fits, has_blocks
+from transduce.model.fused import array
 from transduce.train.precision import choose_precision
 
 MOMENTUM = 0.95
@@ -32,9 +37,26 @@ class Muon(torch.optim.AdamW):
         """One update. The gradients of matrices are used up."""
         for group in self.param_groups:
             if group["orthogonal"]:
-                for matrices in of_equal_shape(group["params"]):
+                moved = [matrix for matrix in group["params"] if matrix.grad is not None]
+                looped = [matrix for matrix in moved if knows(matrix)]
+                self._move(looped, group["lr"], group["weight_decay"])
+                for matrices in of_equal_shape(matrix for matrix in moved if not knows(matrix)):
                     self._turn(matrices, group["lr"], group["weight_decay"])
+                for matrix in moved:
+                    matrix.grad = None  # AdamW passes it over
         return super().step(closure)
+
+    def _move(self, matrices: Sequence[Tensor], learning_rate: float, decay: float) -> None:
+        """By loops, the largest matrices first: one a thread, where each of torch's operations would take all threads."""
+        work, factors = [], np.array(FACTORS, np.float32)
+        for matrix in sorted(matrices, key=torch.numel, reverse=True):
+            assert matrix.grad is not None
+            figures = MOMENTUM, 1 - learning_rate * decay, learning_rate * ADAM_SIZE * max(matrix.shape) ** 0.5
+            tensors = matrix, matrix.grad.contiguous(), self._mean(matrix)
+            work.append(partial(muon_loops().move, tuple(map(array, tensors)), tuple(map(np.float32, figures)), factors))
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            for done in [threads.submit(move) for move in work]:
+                done.result()
 
     def _turn(self, matrices: list[Tensor], learning_rate: float, decay: float) -> None:
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
@@ -45,8 +67,6 @@ class Muon(torch.optim.AdamW):
         torch._foreach_mul_(matrices, 1 - learning_rate * decay)
         size = ADAM_SIZE * max(towards.shape[1:]) ** 0.5
         torch._foreach_add_(matrices, list(towards), alpha=-learning_rate * size)
-        for matrix in matrices:
-            matrix.grad = None  # AdamW passes it over
 
     def _mean(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
@@ -55,12 +75,24 @@ class Muon(torch.optim.AdamW):
         return state["momentum_buffer"]  # type: ignore[no-any-return]
 
 
+@cache
+def muon_loops() -> ModuleType:
+    """The compiled loops, where `knows` has found them."""
+    from transduce.train import muon_kernels
+
+    return muon_kernels
+
+
+def knows(matrix: Tensor) -> bool:
+    """Whether there are loops for a step of this matrix, and they are the fastest here."""
+    return matrix.device.type == "cpu" and matrix.dtype == torch.float32 and has_blocks(torch.bfloat16) and fits(*matrix.shape)
+
+
 def of_equal_shape(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Those that have a gradient, by shape: one product of many matrices is twice as fast as many products."""
+    """By shape: one product of many matrices is twice as fast as many products."""
     found: dict[torch.Size, list[Tensor]] = {}
     for matrix in matrices:
-        if matrix.grad is not None:
-            found.setdefault(matrix.shape, []).append(matrix)
+        found.setdefault(matrix.shape, []).append(matrix)
     return list(found.values())
 
 
