@@ -1,4 +1,4 @@
-"""What a training run says about itself: one frozen record per logged step, and the receiver that a loop talks to.
+"""what a run says about itself: one frozen record per logged step, and the receiver that a loop talks to.
 
 In: plain numbers from train/loop.py. Out: the same numbers, to train/progress.py (terminal, log.jsonl, results.csv, pictures).
 Records instead of keyword lists, so that the loop and every writer agree on names and units in one place.

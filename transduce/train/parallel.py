@@ -1,4 +1,4 @@
-"""The gradients of a step by several processes, each from some rows of every batch: data parallelism on one machine.
+"""A step by several processes, each from some rows of every batch: data parallelism on one machine.
 
 In: the trainable parameters and a function from shares of batches to sums. Out: `Helpers`, whose gradients are added to this process's own.
 The decision a reader would question: processes instead of threads of each operation. An operation on a few thousand rows is too short to
