@@ -9,10 +9,12 @@ from torch import Tensor
 
 from transduce.data.batch import Padded
 from transduce.decode.search import ModelScorer, SearchConfig, search
-from transduce.model import fused
+from transduce.model import blocked, fused, packed
 from transduce.model.bfloat16 import bfloat16_model
+from transduce.model.blocked import has_blocks
 from transduce.model.frontends import Vocabulary
 from transduce.model.int8 import Int8Product, int8_model
+from transduce.model.packed import packed_model
 from transduce.model.search_transformer import LONGEST, LoopedDecoder, LoopedEncoder, quick_beam, with_loops
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.processor import int8_instructions
@@ -72,7 +74,14 @@ def hidden_of(model: Seq2Seq, sources: Padded, *, width: int, steps: int) -> lis
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize(
-    "settings", [{}, {"key_value_heads": 2, "activation": "gelu"}, {"positions": "learned", "heads": 2}], ids=["plain", "groups", "learned"]
+    "settings",
+    [
+        {},
+        {"key_value_heads": 2, "activation": "gelu"},
+        {"positions": "learned", "heads": 2},
+        {"heads": 2, "key_value_heads": 1, "width": 128},
+    ],
+    ids=["plain", "groups", "learned", "vectors"],  # the last: heads of 64 numbers
 )
 def test_loops_answer_as_torch_does(kind: str, width: int, settings: dict[str, Any]) -> None:
     """More steps than a cache grows by at once, sentences of unlike lengths, more rows than the smallest padded product has."""
@@ -85,6 +94,24 @@ def test_loops_answer_as_torch_does(kind: str, width: int, settings: dict[str, A
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, exact, rtol=0, atol=TOLERANCE[kind])
     assert any(not torch.equal(ours, exact) for ours, exact in zip(found, wanted, strict=True)), "the loops were not used"
+
+
+@pytest.mark.skipif(not has_blocks(), reason="loops that pass zeros over are for AMD's processors with AVX512")
+@pytest.mark.parametrize(("activation", "passed_over"), [("relu", True), ("gelu", False)])
+def test_zeros_behind_a_relu_are_passed_over(activation: str, passed_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In packed products, which answer the same."""
+    monkeypatch.setattr(packed, "FEWEST_WEIGHTS", 64 * 64)
+    monkeypatch.setattr(blocked, "FEWEST_ZEROS", 0.0)
+    model = trained(activation=activation, width=128)
+    looped, seen = with_loops(packed_model(model)), []
+    loops = blocked.product_loops()
+    multiply = loops.multiply_sparse
+    monkeypatch.setattr(loops, "multiply_sparse", lambda *given: (seen.append(len(given[0])), multiply(*given)))
+    sources = source(9, 3, 1, 7, 13, 5)
+    found, wanted = (hidden_of(one, sources, width=3, steps=4) for one in (looped, model))
+    for ours, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=0, atol=TOLERANCE["fp32"])
+    assert bool(seen) is passed_over
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,8 +171,8 @@ def test_a_gated_block_stays_as_it_is() -> None:
 
 def test_which_beams_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     models = {kind: with_loops(convert(trained())) for kind, convert in KINDS.items()}
-    for packed, blocks, exact in ((True, True, 1), (True, False, 2), (False, False, None)):
-        monkeypatch.setattr("transduce.model.search_transformer.packs", lambda packed=packed: packed)
+    for packs, blocks, exact in ((True, True, 1), (True, False, 2), (False, False, None)):
+        monkeypatch.setattr("transduce.model.search_transformer.packs", lambda packs=packs: packs)
         monkeypatch.setattr("transduce.model.search_transformer.has_blocks", lambda blocks=blocks: blocks)
         found = {kind: quick_beam([model], kind) for kind, model in models.items()}  # type: ignore[arg-type]
         assert found == {"fp32": exact, "int8": 2, "bf16": 2}

@@ -10,7 +10,8 @@ import numpy as np
 
 from transduce.model.kernels import Array, kernel, part
 from transduce.model.product_kernels import BLOCK, COLUMNS, DEEPEST, ROWS
-from transduce.model.tiles import address, grow_halved, grow_halved_rectified, grow_halves
+from transduce.model.tiles import grow_halved, grow_halved_rectified, grow_halves
+from transduce.model.vectors import address
 
 _f32, _u32 = np.float32, np.uint32
 

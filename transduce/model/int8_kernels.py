@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from transduce.model.kernels import Array, kernel, part
-from transduce.model.tiles import FOURS, address, grow_fours
+from transduce.model.tiles import FOURS, grow_fours
+from transduce.model.vectors import address
 
 _i32, _u8, _f32 = np.int32, np.uint8, np.float32
 ROWS, COLUMNS = FOURS.rows, FOURS.columns

@@ -1,4 +1,4 @@
-"""No encoder at all: the front-end's vectors are the memory (Vinyals 2015, Xu 2015: a picture's cells, seen by a network already).
+"""No encoder: the front-end's vectors are the memory (Vinyals 2015, Xu 2015: a picture's cells, seen by a network already).
 
 In: vectors (B, S, E) and lengths. Out: `Memory` with the same vectors, and their mean as the summary.
 """

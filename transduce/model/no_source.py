@@ -1,4 +1,4 @@
-"""No source at all: what a language model reads.
+"""No source: what a language model reads.
 
 In: a batch of B rows that hold nothing. Out: one position of no numbers, (B, 1, 0). The decision a reader would question: a
 language model is no special model but one whose source says nothing. Everything from the loader to the search then works as it is;

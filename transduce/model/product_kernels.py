@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from transduce.model.kernels import Array, kernel, part
-from transduce.model.tiles import FLOATS, LANES, SUMMED, address, fetch, grow_floats, grow_rectified, grow_summed, turn
+from transduce.model.tiles import (
+    FLOATS,
+    SPARSE_TILES,
+    SPARSE_WORDS,
+    SUMMED,
+    fetch,
+    grow_floats,
+    grow_rectified,
+    grow_sparse,
+    grow_summed,
+    turn,
+)
+from transduce.model.vectors import LANES, address
 
 _f32 = np.float32
 ROWS, COLUMNS = FLOATS.rows, FLOATS.columns
@@ -18,6 +30,8 @@ BLOCK = 96
 SUMMED_ROWS = SUMMED.rows
 DEEPEST = 1024
 """Words of a column that are read one after the other."""
+SAMPLED = 8
+"""Rows of which one is looked at for zeros."""
 DEEP, WIDE = 176, 256
 """Rows, and their columns, that are in the cache while the gradient of a weight grows."""
 
@@ -55,6 +69,32 @@ def multiply(rows: Array, matrix: Any, outputs: Array) -> None:
             multiply_block((rows, tiles, bias), (first, min(first + BLOCK, whole), deep), (outputs, rectified))
     if whole < count:  # the last rows, with some that are computed again
         multiply_block((rows, tiles, bias), (count - ROWS, count, (0, depth)), (outputs, rectified))
+
+
+@kernel
+def multiply_sparse(rows: Array, matrix: Any, outputs: Array) -> None:
+    """As `multiply`, of rows of which many numbers are zero; T even, K a multiple of SPARSE_WORDS; outputs are not rectified."""
+    tiles, bias, _ = matrix
+    (count, depth), width = rows.shape, outputs.shape[1]
+    for tile in range(0, len(tiles), SPARSE_TILES):
+        column = tile * COLUMNS
+        for begin in range(0, depth, SPARSE_WORDS):
+            columns = address(tiles) + 4 * (depth * column + begin * COLUMNS)
+            for row in range(count):
+                sums = address(outputs) + 4 * (width * row + column)
+                start = sums if begin else address(bias) + 4 * column
+                grow_sparse((address(rows) + 4 * (depth * row + begin), columns, 4 * depth * COLUMNS, start, sums))
+
+
+@kernel
+def share_of_zeros(rows: Array) -> float:
+    """Of some of the rows (M, K)."""
+    zeros, seen = 0, 0
+    for row in range(0, len(rows), SAMPLED):
+        seen += rows.shape[1]
+        for place in range(rows.shape[1]):
+            zeros += rows[row, place] == _f32(0)
+    return zeros / max(seen, 1)
 
 
 @part

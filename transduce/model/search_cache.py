@@ -1,4 +1,4 @@
-"""Keys and values that hypotheses share, for the loops of search: where a beam moves, nothing of them is copied.
+"""Shared keys and values, for the loops of search: where a beam moves, nothing of them is copied.
 
 In: the keys and values of each step. Out: where those of a hypothesis lie. The decision to question: a position is written once, at a place
 of its sentence, and never moves; each hypothesis knows the places of its past. Hypotheses of a sentence have most of their past in

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from transduce.model import attention_tiles
+from transduce.model.attention_tiles import SIZE
 from transduce.model.kernels import Array, exponential, kernel, largest, load, lower, ordered, part, rounded
+from transduce.model.vectors import address
 
 _i8, _i32, _f32 = np.int8, np.int32, np.float32
 GROUPS = 128
@@ -52,7 +55,6 @@ def attend(read: Any, rows: Any, written: Any) -> None:
     factor = _f32(1) / np.sqrt(_f32(size))
     for k in range(size):
         exact[k] = load(queries[query, k]) * factor
-        sums[k] = _f32(0)
     score(exact, (keys, known, choice, key), weights)
     for s in range(length):
         weights[s] += bias[hidden, s]
@@ -72,6 +74,23 @@ def attend(read: Any, rows: Any, written: Any) -> None:
 @part
 def score(exact: Any, memory: Any, weights: Any) -> None:
     """weights (S,) = the products of a query (K,) with S keys. memory: keys (rows, K), rows (choices, S), which choice, what to add."""
+    keys, known, choice, more = memory
+    if len(exact) == SIZE:
+        places = address(exact), row_of(known, choice), address(keys), more, address(weights), known.shape[1]
+        attention_tiles.score(places, keys[0, 0])
+    else:
+        score_any(exact, memory, weights)
+
+
+@part
+def row_of(known: Any, choice: Any) -> Any:
+    """The address of a row of int64 numbers."""
+    return address(known) + 8 * known.shape[1] * choice
+
+
+@part
+def score_any(exact: Any, memory: Any, weights: Any) -> None:
+    """`score` with a query of any width."""
     keys, known, choice, more = memory
     size, length = len(exact), known.shape[1]
     fours = length // 4 * 4
@@ -94,10 +113,23 @@ def score(exact: Any, memory: Any, weights: Any) -> None:
 
 @part
 def add_weighted(weights: Any, memory: Any, sums: Any) -> None:
-    """sums (K,) += the values times their weights (S,). memory: values (rows, K), rows (choices, S), which choice, what to add."""
+    """sums (K,) = the values times their weights (S,). memory: values (rows, K), rows (choices, S), which choice, what to add."""
+    values, known, choice, more = memory
+    if len(sums) == SIZE:
+        places = address(weights), row_of(known, choice), address(values), more, address(sums), known.shape[1]
+        attention_tiles.mix(places, values[0, 0])
+    else:
+        add_weighted_any(weights, memory, sums)
+
+
+@part
+def add_weighted_any(weights: Any, memory: Any, sums: Any) -> None:
+    """`add_weighted` with values of any width."""
     values, known, choice, more = memory
     size, length = len(sums), known.shape[1]
     fours = length // 4 * 4
+    for k in range(size):
+        sums[k] = _f32(0)
     for s in range(0, fours, 4):
         one, two = known[choice, s] + more, known[choice, s + 1] + more
         three, four = known[choice, s + 2] + more, known[choice, s + 3] + more

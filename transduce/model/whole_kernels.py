@@ -10,7 +10,8 @@ import numpy as np
 
 from transduce.model.kernels import Array, exponential, kernel, largest, part
 from transduce.model.search_kernels import insert_better
-from transduce.model.tiles import PAIRS, address, grow_pairs
+from transduce.model.tiles import PAIRS, grow_pairs
+from transduce.model.vectors import address
 
 _i16, _i32, _f32 = np.int16, np.int32, np.float32
 ROWS, COLUMNS = PAIRS.rows, PAIRS.columns

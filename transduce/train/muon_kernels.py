@@ -12,7 +12,8 @@ import numpy as np
 from transduce.model.half_kernels import multiply, pack
 from transduce.model.kernels import kernel, load, part, rounded
 from transduce.model.product_kernels import COLUMNS, ROWS, pack_turned
-from transduce.model.tiles import LANES, address, grow_halved
+from transduce.model.tiles import grow_halved
+from transduce.model.vectors import LANES, address
 
 _f32, _u16, _u32 = np.float32, np.uint16, np.uint32
 
