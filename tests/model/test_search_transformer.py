@@ -9,12 +9,10 @@ from torch import Tensor
 
 from transduce.data.batch import Padded
 from transduce.decode.search import ModelScorer, SearchConfig, search
-from transduce.model import blocked, fused, packed
+from transduce.model import fused
 from transduce.model.bfloat16 import bfloat16_model
-from transduce.model.blocked import has_blocks
 from transduce.model.frontends import Vocabulary
 from transduce.model.int8 import Int8Product, int8_model
-from transduce.model.packed import packed_model
 from transduce.model.search_transformer import LONGEST, LoopedDecoder, LoopedEncoder, quick_beam, with_loops
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
 from transduce.processor import int8_instructions
@@ -94,24 +92,6 @@ def test_loops_answer_as_torch_does(kind: str, width: int, settings: dict[str, A
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, exact, rtol=0, atol=TOLERANCE[kind])
     assert any(not torch.equal(ours, exact) for ours, exact in zip(found, wanted, strict=True)), "the loops were not used"
-
-
-@pytest.mark.skipif(not has_blocks(), reason="loops that pass zeros over are for AMD's processors with AVX512")
-@pytest.mark.parametrize(("activation", "passed_over"), [("relu", True), ("gelu", False)])
-def test_zeros_behind_a_relu_are_passed_over(activation: str, passed_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In packed products, which answer the same."""
-    monkeypatch.setattr(packed, "FEWEST_WEIGHTS", 64 * 64)
-    monkeypatch.setattr(blocked, "FEWEST_ZEROS", 0.0)
-    model = trained(activation=activation, width=128)
-    looped, seen = with_loops(packed_model(model)), []
-    loops = blocked.product_loops()
-    multiply = loops.multiply_sparse
-    monkeypatch.setattr(loops, "multiply_sparse", lambda *given: (seen.append(len(given[0])), multiply(*given)))
-    sources = source(9, 3, 1, 7, 13, 5)
-    found, wanted = (hidden_of(one, sources, width=3, steps=4) for one in (looped, model))
-    for ours, exact in zip(found, wanted, strict=True):
-        torch.testing.assert_close(ours, exact, rtol=0, atol=TOLERANCE["fp32"])
-    assert bool(seen) is passed_over
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,8 +18,6 @@ from transduce.processor import cpu_vendor
 
 KNOWN = ("none", "relu")
 """Non-linearities that these loops apply to their own sums."""
-FEWEST_ZEROS = 0.5
-"""Their share in rows from which on `multiply_sparse` is the faster one: at two thirds in half of the time, at none in a third more."""
 MOST_SUMS = 1 << 20
 """Of `summed`: more leave the cache before the next rows come, and MKL, which takes more rows at once, is the faster one."""
 
@@ -88,15 +86,6 @@ class Multiplier:
     def __init__(self, tiles: Tensor, bias: Tensor | None, kind: torch.dtype) -> None:
         self._width, self._loops = tiles.shape[0] * tiles.shape[2], product_loops() if kind == torch.float32 else half_loops()
         self._tiles, self._bias = array(tiles), array(tiles.new_zeros(self._width) if bias is None else bias.float())
-
-    def of_rectified(self, rows: Tensor) -> Tensor:
-        """Rows (M, K) float32, of which many numbers may be zero -> rows matrix + bias (M, N)."""
-        loops, given = self._loops, array(rows.contiguous())
-        if len(self._tiles) % loops.SPARSE_TILES or loops.share_of_zeros(given) < FEWEST_ZEROS:
-            return self(rows)
-        outputs = with_room(rows, (len(rows), self._width))
-        loops.multiply_sparse(given, (self._tiles, self._bias, False), array(outputs))
-        return outputs
 
     def __call__(self, rows: Tensor, *, then: str = "none") -> Tensor:
         """Rows (M, K) -> f(rows matrix + bias) (M, N), f one of those `KNOWN`."""

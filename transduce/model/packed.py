@@ -55,13 +55,6 @@ class PackedProduct(nn.Module):
         outputs = product(padded_rows(rows, torch.float32, step=SMALL_STEP), self.packed, self.bias, then=then, by_onednn=True)
         return outputs[: len(rows)].view(*inputs.shape[:-1], -1)
 
-    def of_rectified(self, inputs: Tensor) -> Tensor:
-        """(..., K), of which many numbers may be zero -> (..., N)."""
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        if self.blocks is not None and len(rows) >= FEWEST_IN_BLOCKS and computes(rows):
-            return self.blocks.of_rectified(rows).view(*inputs.shape[:-1], -1)
-        return self(inputs)  # type: ignore[no-any-return]
-
     def count(self, rows: int) -> int:
         """The number of rows that so many are multiplied with."""
         return rows if self.packed is None or rows < FEWEST_ROWS else padded_count(rows, step=SMALL_STEP)

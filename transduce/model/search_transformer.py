@@ -137,7 +137,7 @@ def _sublayer(residual: nn.Module, part: nn.Module) -> Sublayer | None:
         case SelfAttention(packed=before, output=after) | CrossAttention(queries=before, output=after):
             first, second = _product(before), _product(after)
         case FeedForward(inner=before, outer=after, activation=activation) if activation in FUSED:
-            first, second = _product(before, then=activation), _product(after, rectified=activation == "relu")
+            first, second = _product(before, then=activation), _product(after)
         case BFloat16FeedForward(inner=before, outer=after):
             first, second = _product(before), _product(after)
         case _:
@@ -148,15 +148,13 @@ def _sublayer(residual: nn.Module, part: nn.Module) -> Sublayer | None:
     return None
 
 
-def _product(layer: nn.Module, then: str = "none", *, rectified: bool = False) -> Product | None:
-    """The product of a layer, of rows that were rectified or not, and the non-linearity after it."""
+def _product(layer: nn.Module, then: str = "none") -> Product | None:
+    """The product of a layer and the non-linearity after it."""
     match layer:
         case BFloat16Linear(product=product):
             return Product(product, torch.bfloat16, padded_count)
         case BFloat16Product():
             return Product(layer, torch.bfloat16, padded_count)
-        case PackedLinear(product=product) if rectified:
-            return Product(product.of_rectified, torch.float32, product.count)
         case PackedLinear(product=product):
             return Product(partial(layer, then=then), torch.float32, product.count)
         case Int8Linear():
