@@ -1,8 +1,8 @@
 """What every search runner is told, and how it tells what it measured.
 
 In: the words of its command line. Out: JSON lines. A plan is {beam width: [setting, ...]}; what a setting says (batch size, threads) is
-each engine's own business. The decision to question: a first pass over a few sentences is not timed, because every engine prepares its
-kernels for new shapes then.
+each engine's own business. The decision to question: a first pass is not timed, because every engine prepares its kernels for new
+shapes then, and touches its memory for the first time (a fifth of ours, which takes hundreds of sentences at once).
 """
 
 import argparse
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-WARMING = 64
 WARMING_SINGLE = 10
 LONGEST = 80
 """Tokens after which every engine gives a sentence up."""
@@ -49,7 +48,7 @@ def measure(translate: Translate, words: argparse.Namespace, *, count: int, beam
         times = one_by_one(translate, min(words.single, count))
         print(json.dumps({**known, "median_ms": statistics.median(times), "p95_ms": sorted(times)[int(0.95 * len(times))]}), flush=True)
         return
-    translate(range(min(WARMING, count)))
+    translate(range(count))
     for _ in range(words.passes):
         begin = time.perf_counter()
         tokens = translate(range(count))
