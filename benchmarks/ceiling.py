@@ -4,8 +4,9 @@ In: the sizes of a model (benchmarks/shape.py). Out: GFLOP/s of matrix products 
 in fp32, bf16 and int8, on one thread and on all, and the bandwidth of memory in GB/s. Every other table here quotes shares of these.
 
 The decision to question: a peak is the fastest timing of the best product of a training step, over the libraries that torch can reach
-(fp32: MKL and oneDNN), with outputs written into memory that is there already. Nobody reaches it; so no share flatters. A product is
-timed only after its answer was compared with float32: one that computes nothing is very fast.
+(fp32: MKL and oneDNN), with outputs written into memory that is there already. Nobody reaches it; so no share flatters. Loops of our own
+stand beside them, where they run (one thread, some processors); the share of a process that has them may be counted by theirs. A product
+is timed only after its answer was compared with float32: one that computes nothing is very fast.
 """
 
 import os
@@ -15,10 +16,14 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from alternate import Load, Record, options, say_machine, say_table, write_json
 from shape import TINY, Shape
+
+from transduce.model.blocked import has_blocks, multiplier, multiplies
+from transduce.model.int8 import Int8Product
 
 Call = Callable[[], object]
 Typical = Callable[[list[float]], float]
@@ -97,14 +102,42 @@ def int8_dynamic(m: int, k: int, n: int) -> Candidate:
     return Candidate(lambda: torch.ops.quantized.linear_dynamic(inputs, packed), inputs @ weights.t())
 
 
-KINDS: dict[str, Callable[[int, int, int], Candidate]] = {
+def own(m: int, k: int, n: int, *, kind: torch.dtype) -> Candidate:
+    """A product by our loops, with the right side packed before (transduce/model/blocked.py)."""
+    left, right = torch.randn(m, k).to(kind), torch.randn(n, k).to(kind)
+    if not multiplies(left, right):
+        raise NotImplementedError("our loops need widths of 64")
+    return Candidate(partial(multiplier(right), left), left.float() @ right.float().t())
+
+
+def int8_own(m: int, k: int, n: int) -> Candidate:
+    """float32 in and out, inputs rounded row by row on the way (transduce/model/int8.py)."""
+    left, right = torch.randn(m, k), torch.randn(n, k)
+    blocks = Int8Product(right).blocks
+    assert blocks is not None
+    return Candidate(partial(blocks.multiply, left, None, rectified=False), left @ right.t())
+
+
+Maker = Callable[[int, int, int], Candidate]
+KINDS: dict[str, Maker] = {
     "fp32": fp32,
     "fp32 oneDNN": fp32_onednn,
     "bf16": bf16,
     "int8": int8,
     "int8 dynamic": int8_dynamic,
 }
+OWN: dict[torch.dtype, dict[str, Maker]] = {
+    torch.float32: {"fp32 own": partial(own, kind=torch.float32)},
+    torch.bfloat16: {"bf16 own": partial(own, kind=torch.bfloat16)},
+    torch.int8: {"int8 own": int8_own},
+}
 PRECISIONS = {"fp32": ("fp32", "fp32 oneDNN"), "bf16": ("bf16",)}
+
+
+def kinds_of(threads: int) -> dict[str, Maker]:
+    """All kinds of products, those of our own loops where these run."""
+    found = [kinds for number, kinds in OWN.items() if threads == 1 and has_blocks(number)]
+    return KINDS | {name: make for kinds in found for name, make in kinds.items()}
 
 
 def timings_of(call: Call, seconds: float) -> list[float]:
@@ -127,7 +160,7 @@ def gflops(kind: str, product: Product, *, seconds: float, typical: Typical = st
     """2 M K N operations over the typical time of a product; None, and why on stderr, where torch has none here or its answer is wrong."""
     m, k, n = product
     try:
-        candidate = KINDS[kind](m, k, n)
+        candidate = kinds_of(torch.get_num_threads())[kind](m, k, n)
         error = relative_error(candidate)
         if not error <= LARGEST_ERROR:
             raise RuntimeError(f"its answer is wrong (relative error {error:.3g}), so its time says nothing")
@@ -169,11 +202,11 @@ def bandwidth(seconds: float, *, large: int, cached: int) -> dict[str, float]:
 def measure(shape: Shape, *, threads: int, seconds: float, large: int) -> Record:
     """All products and bandwidths on a number of threads, printed and returned."""
     torch.set_num_threads(threads)
-    products = [*training_shapes(shape), *search_shapes(shape)]
-    rates = {f"{m} x {k} x {n}": {kind: gflops(kind, (m, k, n), seconds=seconds) for kind in KINDS} for m, k, n in products}
+    products, kinds = [*training_shapes(shape), *search_shapes(shape)], kinds_of(threads)
+    rates = {f"{m} x {k} x {n}": {kind: gflops(kind, (m, k, n), seconds=seconds) for kind in kinds} for m, k, n in products}
     moved = bandwidth(seconds, large=large, cached=min(large, CACHED_BYTES))
     print(f"\nGFLOP/s, {threads} thread{'s' * (threads > 1)}, M x K x N")
-    say_table(["product", *KINDS], [[name, *by_kind.values()] for name, by_kind in rates.items()])
+    say_table(["product", *kinds], [[name, *by_kind.values()] for name, by_kind in rates.items()])
     say_table(["memory", "GB/s"], [[name, rate] for name, rate in moved.items()])
     return {"threads": threads, "gflops": rates, "gb_per_second": moved}
 

@@ -3,7 +3,6 @@
 The training loss reads `project` and `weight`/`bias` instead of calling the head, so that it can compute logits in chunks.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,10 +57,18 @@ class TokenHead(nn.Module):
         """What is asked of hidden (N, D), from a head that finds it without logits (N, V); else None."""
         return None
 
-    def narrowed(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+    def narrowed(self, tokens: Tensor) -> "TokenHead":
         """The same layer for the tokens (V',) alone: (..., D) -> (..., V')."""
-        weight, bias = self.weight[tokens], self.bias[tokens]
-        return lambda hidden: nn.functional.linear(self.project(hidden), weight, bias)
+        return NarrowHead(self, tokens)
+
+
+class NarrowHead(TokenHead):
+    """A head for some tokens (V',) alone; its weights are a copy."""
+
+    def __init__(self, head: TokenHead, tokens: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.bridge = head.bridge
+        self.weight, self.bias = (nn.Parameter(whole.detach()[tokens], requires_grad=False) for whole in (head.weight, head.bias))
 
 
 def token_head(module: nn.Module) -> TokenHead:

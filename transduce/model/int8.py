@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transduce.model.blocked import fits, has_blocks
-from transduce.model.fused import array, int8_loops, search_loops, searches
-from transduce.model.heads import TokenHead, token_head
+from transduce.model.blocked import has_blocks
+from transduce.model.fused import Array, array, int8_loops, search_loops, searches, whole_loops
+from transduce.model.heads import Asked, Best, TokenHead, token_head
 from transduce.model.padded import padded_count, padded_rows
 from transduce.model.products import FUSED, Linear
 from transduce.model.seq2seq import Seq2Seq
@@ -55,7 +55,7 @@ class Int8Product(nn.Module):
         self.packed = TILES in cpu_flags() if packed is None else packed
         self.rounded = torch.ops.onednn.qlinear_prepack(rounded, None) if self.packed else rounded.t()
         self.zeros = torch.zeros(len(scales), dtype=torch.int32)
-        self.blocks = Int8Blocks(rounded, scales) if not self.packed and has_blocks(torch.int8) and fits(len(rounded)) else None
+        self.blocks = Int8Blocks(rounded, scales) if not self.packed and has_blocks(torch.int8) else None
 
     def forward(self, inputs: Tensor, bias: Tensor | None, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N) float32; bias (N,), then one of the non-linearities `FUSED`."""
@@ -96,22 +96,28 @@ class Int8Product(nn.Module):
 
 
 class Int8Blocks:
-    """A rounded matrix (N, K) and the scales (N,) of its outputs, as our own loops multiply them."""
+    """A rounded matrix (N, K) and the scales (N,) of its outputs, as our own loops multiply them: N' outputs, whole tiles."""
 
     def __init__(self, rounded: Tensor, scales: Tensor) -> None:
-        columns = int8_loops().COLUMNS
-        whole = functional.pad(rounded, (0, -rounded.shape[1] % 4))
-        words = whole.view(torch.int32)  # (N, P)
+        columns, self._size = int8_loops().COLUMNS, len(rounded)
+        self._more = -self._size % columns
+        whole = functional.pad(rounded, (0, -rounded.shape[1] % 4, 0, self._more))
+        words = whole.view(torch.int32)  # (N', P)
         self._tiles = array(words.view(-1, columns, words.shape[1]).transpose(1, 2).contiguous())
-        self._begin, self._scales = array(-128.0 * whole.sum(1).float()), array(scales)
+        self._begin, self._scales = array(-128.0 * whole.sum(1).float()), array(functional.pad(scales, (0, self._more)))
 
     def multiply(self, rows: Tensor, bias: Tensor | None, *, rectified: bool) -> Tensor:
         """(M, K) -> (M, N)."""
         outputs = torch.empty(len(rows) + int8_loops().ROWS, len(self._scales))
-        added = torch.zeros(len(self._scales)) if bias is None else bias
+        added = torch.zeros(len(self._scales)) if bias is None else functional.pad(bias, (0, self._more))
         matrix = self._tiles, self._begin, self._scales, array(added), ZERO if rectified else LEAST
         int8_loops().multiply(array(rows), matrix, array(outputs))
-        return outputs[: len(rows)]
+        return outputs[: len(rows), : self._size].contiguous()
+
+    def ranker(self, weight: Tensor, bias: Tensor) -> tuple[Array, ...]:
+        """What `best_of_fours` takes, with the exact weights (N, K) and a bias (N,)."""
+        added = functional.pad(bias.detach().float(), (0, self._more), value=-torch.inf)
+        return self._tiles, self._begin, self._scales, array(added), array(weight)
 
 
 class Int8Linear(nn.Module):
@@ -128,23 +134,33 @@ class Int8Linear(nn.Module):
 
 
 class Int8TokenHead(TokenHead):
-    """A token head with an int8 product; the embedding that shares its weights is looked up as it was."""
+    """A token head with an int8 product; the embedding that shares its weights is looked up as it was. Where our own loops multiply, they
+    rank too: what is likely is computed in float32, so that rounding hardly changes which token is the best."""
 
     def __init__(self, head: TokenHead) -> None:
         nn.Module.__init__(self)
         self.bridge, self.weight, self.bias = head.bridge, head.weight, head.bias
         self.product = Int8Product(head.weight)
+        self._ranker = None if self.product.blocks is None else self.product.blocks.ranker(self.weight, self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return self.product(self.project(hidden), self.bias)  # type: ignore[no-any-return]
 
-    def narrowed(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+    def best(self, hidden: Tensor, asked: Asked) -> Best | None:
+        """See `TokenHead`."""
+        rows = self.project(hidden)
+        if self._ranker is None or not searches(rows):
+            return None
+        found = Best.empty(len(rows), asked.count)
+        written = array(found.values), array(found.tokens), array(found.ends)
+        whole_loops().best_of_fours(array(rows.contiguous()), self._ranker, (array(asked.excluded), asked.end, *written))
+        return found
+
+    def narrowed(self, tokens: Tensor) -> TokenHead:
         """See `TokenHead`. Of few tokens in float32: rounding and packing them for each batch would cost more than the products."""
-        if len(tokens) < FEWEST_PACKED:
-            return super().narrowed(tokens)
-        product, bias = Int8Product(self.weight[tokens]), self.bias[tokens]
-        return lambda hidden: product(self.project(hidden), bias)
+        narrow = super().narrowed(tokens)
+        return narrow if len(tokens) < FEWEST_PACKED else Int8TokenHead(narrow)
 
 
 def int8_model(model: Seq2Seq) -> Seq2Seq:

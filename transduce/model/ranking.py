@@ -46,7 +46,7 @@ class RankingHead(TokenHead):
         found = Best.empty(len(rows), asked.count)
         head = array(self.tiles), array(self.steps), array(self.added), array(self.weight)
         written = array(found.values), array(found.tokens), array(found.ends)
-        whole_loops().best_of_products(array(rows.contiguous()), head, (array(asked.excluded), asked.end, *written))
+        whole_loops().best_of_pairs(array(rows.contiguous()), head, (array(asked.excluded), asked.end, *written))
         return found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from transduce.model.attention import CACHE_CHUNK, HeadLayout
-from transduce.model.fused import array
+from transduce.model.fused import array, search_loops
 
 
 @dataclass
@@ -61,8 +61,8 @@ class SharedCache:
         """With pages of its own, of the sentences that it still has, and room for a quarter of the positions more."""
         old, position = self.pages.buffer, self.places.shape[1]
         kept, numbers = torch.unique(self.sentences, return_inverse=True)
-        layers, _, pairs, _, places, size = old.shape
+        layers, _, pairs, _, _, size = old.shape
         room = (position * 5 // 4 // CACHE_CHUNK + 1) * CACHE_CHUNK
         grown = old.new_empty(layers, len(kept), pairs, room, width, size)
-        grown[:, :, :, :position, :places] = old[:, kept, :, :position]
+        search_loops().copy_pages(array(old), (array(kept), position), array(grown))
         return SharedCache(Pages(grown, position), numbers, self.places)

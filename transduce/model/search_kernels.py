@@ -177,6 +177,17 @@ def attend_past(packed: Array, cache: Any, mixed: Array) -> None:
         start = end
 
 
+@kernel
+def copy_pages(pages: Array, kept: Any, grown: Array) -> None:
+    """The first positions of some sentences in pages of their own. pages: (L, B, 2 G, P, W, K). kept: the sentences (B',) and how many
+    positions. grown: (L, B', 2 G, P', W', K)."""
+    (sentences, count), (layers, _, pairs, _, width, _) = kept, pages.shape
+    for layer, row, pair in np.ndindex(layers, len(sentences), pairs):
+        read, written = pages[layer, sentences[row], pair], grown[layer, row, pair]
+        for position in range(count):
+            written[position, :width] = read[position]
+
+
 @part
 def same_until(numbers: Any, start: Any) -> Any:
     """The place of the first number after `start` that is another one, or how many there are."""

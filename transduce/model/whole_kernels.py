@@ -1,19 +1,22 @@
 """Ranking by whole numbers: the best tokens from their products, compiled by numba, for processors with AVX512 VNNI.
 
 In and out: as in kernels.py. The decision to question: such a processor adds up products of 16-bit numbers twice as fast as those of
-float32 numbers, and without rounding.
+float32 numbers, of 8-bit numbers four times as fast, and without rounding. Logits are those of whole numbers; the largest ones, and those
+of the best tokens, are computed once more in float32. The others enter the sum of the softmax alone, where what they are off by nearly
+cancels.
 """
 
 from typing import Any
 
 import numpy as np
 
+from transduce.model import int8_kernels
 from transduce.model.kernels import Array, exponential, kernel, largest, part
 from transduce.model.search_kernels import insert_better
 from transduce.model.tiles import PAIRS, grow_pairs
 from transduce.model.vectors import address
 
-_i16, _i32, _f32 = np.int16, np.int32, np.float32
+_u8, _i16, _i32, _f32 = np.uint8, np.int16, np.int32, np.float32
 ROWS, COLUMNS = PAIRS.rows, PAIRS.columns
 BLOCK = 2 * ROWS
 """Rows that meet a tile of weights one after the other; their logits stay in the second cache."""
@@ -21,51 +24,90 @@ WORDS = 64
 """Pairs of numbers whose products are added up without rounding; these sums are added as float32 numbers."""
 NORM, LARGEST = np.float32(46000), np.float32(32767)
 """Most of so many pairs, as a vector, and of each number: a sum of products is at most the product of norms (Cauchy, Schwarz), 31 bits."""
-NEAR = np.float32(5)
-"""Logits less than this below the largest are computed in float32: all that have more than 1 / 150 of its probability."""
+NEAR, NEAR_IN_FOURS = np.float32(5), np.float32(4)
+"""Logits less than this below the largest are computed in float32: all that have more than 1 / 150 or 1 / 55 of its probability."""
 SPARE = 3
 """Tokens beyond those asked for that are compared in float32, in case that rounding has put one behind another."""
-UNSURE = np.float32(0.01)
-"""More than whole numbers are off (0.001, measured)."""
 
 SMALLEST = np.finfo(np.float32).tiny
 
 
 @kernel
-def best_of_products(hidden: Array, head: Any, asked: Any) -> None:
+def best_of_pairs(hidden: Array, head: Any, asked: Any) -> None:
     """What `best_of_rows` tells, of the logits of hidden (N, K). head: tiles (T, P, COLUMNS, 2) int16, the steps (T COLUMNS,) of their
     columns, the bias, -infinity behind the last, and the weights (V, K). asked: tokens that are left out, the end, and what is written:
-    values (N, k), tokens (N, k), ends (N,).
-
-    Logits are those of whole numbers; the largest ones, and those of the best tokens, are computed once more in float32. The others enter
-    the sum of the softmax alone, where what they are off by nearly cancels."""
-    (tiles, steps, bias, weights), (excluded, end, values, tokens, ends) = head, asked
-    count, spare = len(values), values.shape[1] + SPARE
+    values (N, k), tokens (N, k), ends (N,)."""
+    (tiles, steps, bias, weights), count = head, len(hidden)
     logits, bounds = np.empty((BLOCK, len(steps)), _f32), np.empty((BLOCK, len(tiles)), _f32)
     whole, own = np.zeros((BLOCK, 2 * tiles.shape[1]), _i16), np.zeros(BLOCK, _f32)
-    likely, near = (np.empty((1, spare), _f32), np.empty((1, spare), np.int64)), np.empty(len(steps) + 1, np.int64)
+    likely, near = likely_of(asked), np.empty(len(steps) + 1, np.int64)
     for first in range(0, count, BLOCK):
         rows = min(BLOCK, count - first)
         for row in range(rows):
             own[row] = round_row(hidden, (first + row, row), whole)
-        multiply(whole, (tiles, steps, bias), (own[:rows], logits, bounds))
+        add_products(whole, (tiles, np.zeros(COLUMNS, _f32), rows), logits)
+        scale((own, steps, bias), rows, (logits, bounds))
         for row in range(rows):
-            place, exact = first + row, (hidden, weights, bias)
-            improve(exact, (place, row, end), (logits, bounds, near))
-            norm = log_sum(logits, row, largest(bounds[row]))
-            ends[place] = logits[row, end] - norm
-            for token in excluded:
-                logits[row, token] = -np.inf
-            find_likely((logits, bounds), row, likely)
-            rank_likely((exact, likely, norm), (place, row), (logits, values, tokens))
+            rank_row(((hidden, weights, bias), asked, NEAR), (first + row, row), (logits, bounds, near, likely))
+
+
+@kernel
+def best_of_fours(hidden: Array, head: Any, asked: Any) -> None:
+    """As `best_of_pairs`. head: tiles (T, P, COLUMNS) of four int8 numbers, what sums begin with (T COLUMNS,), then as there."""
+    (tiles, begin, steps, bias, weights), count = head, len(hidden)
+    logits, bounds = np.empty((BLOCK, len(steps)), _f32), np.empty((BLOCK, len(tiles)), _f32)
+    whole, own = np.zeros((BLOCK, 4 * tiles.shape[1]), _u8), np.zeros(BLOCK, _f32)
+    likely, near = likely_of(asked), np.empty(len(steps) + 1, np.int64)
+    for first in range(0, count, BLOCK):
+        rows = min(BLOCK, count - first)
+        for row in range(rows):
+            own[row] = int8_kernels.round_row(hidden, first + row, whole[row])
+        int8_kernels.add_products((whole, tiles, begin), (0, rows), logits)
+        scale((own, steps, bias), rows, (logits, bounds))
+        for row in range(rows):
+            rank_row(((hidden, weights, bias), asked, NEAR_IN_FOURS), (first + row, row), (logits, bounds, near, likely))
+
+
+@part
+def likely_of(asked: Any) -> Any:
+    """Room for the largest logits of a row and their columns."""
+    _, _, values, _, _ = asked
+    spare = values.shape[1] + SPARE
+    return np.empty((1, spare), _f32), np.empty((1, spare), np.int64)
+
+
+@part
+def scale(matrix: Any, rows: Any, written: Any) -> None:
+    """Logits, and the largest of each tile, from the sums of some rows. matrix: steps of the rows, of the columns, bias. written: sums,
+    which become logits (BLOCK, T COLUMNS), and bounds (BLOCK, T)."""
+    (own, steps, bias), (logits, bounds) = matrix, written
+    for row in range(rows):
+        for column in range(logits.shape[1]):
+            logits[row, column] = logits[row, column] * own[row] * steps[column] + bias[column]
+        for tile in range(bounds.shape[1]):
+            bounds[row, tile] = largest(logits[row, tile * COLUMNS : (tile + 1) * COLUMNS])
+
+
+@part
+def rank_row(read: Any, place: Any, written: Any) -> None:
+    """What is asked of a row. read: hidden, weights and bias, what is asked, and which logits are near the largest. place: which row of
+    hidden becomes which. written: logits, bounds, and room for columns and for likely tokens."""
+    (exact, (excluded, end, values, tokens, ends), far), (place, row), (logits, bounds, near, likely) = read, place, written
+    improve(exact, (place, row, end, far), (logits, bounds, near))
+    norm = log_sum(logits, row, largest(bounds[row]))
+    ends[place] = logits[row, end] - norm
+    for token in excluded:
+        logits[row, token] = -np.inf
+    find_likely((logits, bounds), row, likely)
+    rank_likely((exact, likely, norm), (place, row), (logits, values, tokens))
 
 
 @part
 def improve(exact: Any, place: Any, written: Any) -> None:
     """The largest logits of a row (BLOCK, V), and that of the end, in float32. exact: hidden (N, K), weights (V, K), bias. place: which row
-    of hidden becomes which, and the end. written: logits, the largest of each tile, and room for columns (V + 1,)."""
-    (read, row, end), (logits, bounds, near) = place, written
-    bar, count = largest(bounds[row]) - NEAR, 1
+    of hidden becomes which, the end, and how far below the largest. written: logits, bounds, and room for columns (V + 1,)."""
+    (read, row, end, far), (logits, bounds, near) = place, written
+    bar, count = largest(bounds[row]) - far, 1
     near[0] = end
     for tile in range(bounds.shape[1]):
         if bounds[row, tile] > bar:
@@ -73,16 +115,18 @@ def improve(exact: Any, place: Any, written: Any) -> None:
                 near[count] = column  # no branch: which ones there are cannot be foreseen
                 count += logits[row, column] > bar
     for place in range(count):
-        logits[row, near[place]] = exact_logit(exact, read, near[place])
+        logit, column = exact_logit(exact, read, near[place]), near[place]
+        logits[row, column] = logit
+        bounds[row, column // COLUMNS] = max(bounds[row, column // COLUMNS], logit)
 
 
 @part
 def find_likely(read: Any, row: Any, likely: Any) -> None:
-    """The largest logits of a row and their columns, (1, k). read: logits (BLOCK, V), and about the largest of each tile."""
+    """The largest logits of a row and their columns, (1, k). read: logits (BLOCK, V), and what those of a tile are at most."""
     (logits, bounds), (found, names) = read, likely
     found[:], names[:] = -np.inf, 0
     for tile in range(bounds.shape[1]):
-        if bounds[row, tile] + UNSURE > found[0, found.shape[1] - 1]:
+        if bounds[row, tile] > found[0, found.shape[1] - 1]:
             insert_better(logits, (row, tile * COLUMNS, (tile + 1) * COLUMNS, 1), (found, names, 0))
 
 
@@ -115,19 +159,6 @@ def round_row(inputs: Any, places: Any, whole: Any) -> Any:
     for k in range(inputs.shape[1]):
         whole[written, k] = _i16(np.rint(inputs[read, k] / step))
     return step
-
-
-@part
-def multiply(whole: Any, matrix: Any, written: Any) -> None:
-    """The logits of rows of whole numbers, and the largest of each tile. matrix: tiles, steps, bias. written: the steps of the rows (R,),
-    logits (BLOCK, T COLUMNS), bounds (BLOCK, T)."""
-    (tiles, steps, bias), (own, logits, bounds) = matrix, written
-    add_products(whole, (tiles, np.zeros(COLUMNS, _f32), len(own)), logits)
-    for row in range(len(own)):
-        for column in range(logits.shape[1]):
-            logits[row, column] = logits[row, column] * own[row] * steps[column] + bias[column]
-        for tile in range(len(tiles)):
-            bounds[row, tile] = largest(logits[row, tile * COLUMNS : (tile + 1) * COLUMNS])
 
 
 @part
