@@ -113,9 +113,9 @@ def own(m: int, k: int, n: int, *, kind: torch.dtype) -> Candidate:
 def int8_own(m: int, k: int, n: int) -> Candidate:
     """float32 in and out, inputs rounded row by row on the way (transduce/model/int8.py)."""
     left, right = torch.randn(m, k), torch.randn(n, k)
-    blocks = Int8Product(right).blocks
-    assert blocks is not None
-    return Candidate(partial(blocks.multiply, left, None, rectified=False), left @ right.t())
+    matrix = Int8Product(right).whole
+    assert matrix is not None
+    return Candidate(partial(matrix.multiply, left, None), left @ right.t())
 
 
 Maker = Callable[[int, int, int], Candidate]

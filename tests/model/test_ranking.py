@@ -16,6 +16,7 @@ from transduce.model.heads import Asked, Best, TokenHead
 from transduce.model.int8 import Int8TokenHead, int8_model
 from transduce.model.ranking import RankingHead, ranking_model
 from transduce.model.seq2seq import Seq2Seq
+from transduce.model.whole import int16_matrix
 
 pytestmark = pytest.mark.skipif(not fused.compiles("avx512_vnni"), reason="needs numba and a processor with AVX512 VNNI")
 ENOUGH = torch.tensor([0, 3])
@@ -73,9 +74,9 @@ def test_whole_numbers_alone_would_not_do() -> None:
         made.weight[10:14] = made.weight[10] + 1e-5 * torch.randn(4, 64, generator=torch.Generator().manual_seed(2))
         made.bias[10:14] = 25.0
     wanted = exact(made, hidden)
-    rounded = RankingHead(made)
-    whole = rounded.tiles.transpose(1, 2).reshape(-1, 64)[:600].double() * rounded.steps[:600, None]
-    assert not torch.equal((hidden.double() @ whole.t())[:, 10:14].argsort(), wanted[:, 10:14].argsort())
+    with torch.inference_mode():
+        whole = int16_matrix(made.weight).multiply(hidden, made.bias)
+    assert not torch.equal(whole[:, 10:14].argsort(), wanted[:, 10:14].argsort())
     for bits in (16, 8):
         assert torch.equal(best(made, hidden, count=2, bits=bits).tokens, wanted[:, 10:14].topk(2).indices + 10)
 

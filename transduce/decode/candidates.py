@@ -1,4 +1,4 @@
-"""From raw scores to the best continuations, with as few passes over (N, V) as torch allows on a processor.
+"""Raw scores to the best continuations, with as few passes over (N, V) as torch allows on a processor.
 
 The decisions to question: log-softmax in place (one fused pass, measured 2-3 times cheaper than log-sum-exp, which is four),
 and a top-k in two stages: the maxima of blocks of 64 columns are cheap (vectorised), and the best k entries must lie in the k

@@ -1,4 +1,4 @@
-"""Random choice of the next token that depends on the sentence, not on its neighbours.
+"""Random choices that depend on the sentence, not on its neighbours.
 
 In: log-probabilities (N, V) and a table of uniform numbers made once per batch. Out: tokens (N,).
 The decision to question: one uniform number per row and step, hashed from (seed, the sentence's key, the number of the

@@ -90,19 +90,27 @@ def search_loops() -> ModuleType:
 
 
 @cache
-def whole_loops() -> ModuleType:
-    """The compiled products of whole numbers, where there are `kernels` and the instructions for them."""
-    from transduce.model import whole_kernels
-
-    return whole_kernels
-
-
-@cache
 def int8_loops() -> ModuleType:
     """The compiled int8 products, where there are `kernels` and the instructions for them."""
     from transduce.model import int8_kernels
 
     return int8_kernels
+
+
+@cache
+def int16_loops() -> ModuleType:
+    """The compiled int16 products, where there are `kernels` and the instructions for them."""
+    from transduce.model import int16_kernels
+
+    return int16_kernels
+
+
+@cache
+def ranking_loops() -> ModuleType:
+    """The compiled ranking by such products."""
+    from transduce.model import ranking_kernels
+
+    return ranking_kernels
 
 
 class Mask:

@@ -14,14 +14,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from transduce.model.blocked import has_blocks
-from transduce.model.fused import Array, array, int8_loops, search_loops, searches, whole_loops
+from transduce.model.fused import array, search_loops, searches
 from transduce.model.heads import Asked, Best, TokenHead, token_head
 from transduce.model.padded import padded_count, padded_rows
 from transduce.model.products import FUSED, Linear
 from transduce.model.seq2seq import Seq2Seq
+from transduce.model.whole import LEAST, ZERO, Int16Linear, int8_matrix
 from transduce.processor import cpu_flags
 
 TILES = "amx_int8"
@@ -29,9 +29,11 @@ LARGEST = 127.0
 """Of a rounded number; -128 is not used, so that the range is symmetric."""
 LIMITS = np.float32(LARGEST), np.float32(torch.finfo(torch.float32).tiny)
 """The largest rounded number, and the smallest step from one to the next."""
-LEAST, ZERO = np.float32(-np.inf), np.float32(0)
 BLOCK = 256
 """Rows of one product: its sums, mostly a megabyte, stay in the second cache."""
+DELICATE = "pasts.0.", "stack.memory."
+"""Parts of a Transformer decoder whose rounding changes its answers most for what they cost (measured, docs/performance.md): the first
+layer's attention to what was written before, and the keys and values of the memory."""
 FEWEST_PACKED = 2048
 """Tokens of a shortlist."""
 FEWEST_WEIGHTS = 64 * 64
@@ -55,13 +57,13 @@ class Int8Product(nn.Module):
         self.packed = TILES in cpu_flags() if packed is None else packed
         self.rounded = torch.ops.onednn.qlinear_prepack(rounded, None) if self.packed else rounded.t()
         self.zeros = torch.zeros(len(scales), dtype=torch.int32)
-        self.blocks = Int8Blocks(rounded, scales) if not self.packed and has_blocks(torch.int8) else None
+        self.whole = int8_matrix(rounded, scales) if not self.packed and has_blocks(torch.int8) else None
 
     def forward(self, inputs: Tensor, bias: Tensor | None, *, then: str = "none") -> Tensor:
         """(..., K) -> (..., N) float32; bias (N,), then one of the non-linearities `FUSED`."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         if searches(rows):
-            by_loops = self._by_loops if self.blocks is None else self.blocks.multiply
+            by_loops = self._by_loops if self.whole is None else self.whole.multiply
             outputs = by_loops(rows.contiguous(), bias, rectified=then == "relu").view(*inputs.shape[:-1], -1)
             return outputs if then == "relu" else FUSED[then](outputs)
         steps = rows.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)  # (M, 1)
@@ -95,31 +97,6 @@ class Int8Product(nn.Module):
         return outputs
 
 
-class Int8Blocks:
-    """A rounded matrix (N, K) and the scales (N,) of its outputs, as our own loops multiply them: N' outputs, whole tiles."""
-
-    def __init__(self, rounded: Tensor, scales: Tensor) -> None:
-        columns, self._size = int8_loops().COLUMNS, len(rounded)
-        self._more = -self._size % columns
-        whole = functional.pad(rounded, (0, -rounded.shape[1] % 4, 0, self._more))
-        words = whole.view(torch.int32)  # (N', P)
-        self._tiles = array(words.view(-1, columns, words.shape[1]).transpose(1, 2).contiguous())
-        self._begin, self._scales = array(-128.0 * whole.sum(1).float()), array(functional.pad(scales, (0, self._more)))
-
-    def multiply(self, rows: Tensor, bias: Tensor | None, *, rectified: bool) -> Tensor:
-        """(M, K) -> (M, N)."""
-        outputs = torch.empty(len(rows) + int8_loops().ROWS, len(self._scales))
-        added = torch.zeros(len(self._scales)) if bias is None else functional.pad(bias, (0, self._more))
-        matrix = self._tiles, self._begin, self._scales, array(added), ZERO if rectified else LEAST
-        int8_loops().multiply(array(rows), matrix, array(outputs))
-        return outputs[: len(rows), : self._size].contiguous()
-
-    def ranker(self, weight: Tensor, bias: Tensor) -> tuple[Array, ...]:
-        """What `best_of_fours` takes, with the exact weights (N, K) and a bias (N,)."""
-        added = functional.pad(bias.detach().float(), (0, self._more), value=-torch.inf)
-        return self._tiles, self._begin, self._scales, array(added), array(weight)
-
-
 class Int8Linear(nn.Module):
     """A linear layer with an int8 product. `weight` stays for those that read it (recurrent layers share it over their steps)."""
 
@@ -141,7 +118,6 @@ class Int8TokenHead(TokenHead):
         nn.Module.__init__(self)
         self.bridge, self.weight, self.bias = head.bridge, head.weight, head.bias
         self.product = Int8Product(head.weight)
-        self._ranker = None if self.product.blocks is None else self.product.blocks.ranker(self.weight, self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
@@ -149,13 +125,8 @@ class Int8TokenHead(TokenHead):
 
     def best(self, hidden: Tensor, asked: Asked) -> Best | None:
         """See `TokenHead`."""
-        rows = self.project(hidden)
-        if self._ranker is None or not searches(rows):
-            return None
-        found = Best.empty(len(rows), asked.count)
-        written = array(found.values), array(found.tokens), array(found.ends)
-        whole_loops().best_of_fours(array(rows.contiguous()), self._ranker, (array(asked.excluded), asked.end, *written))
-        return found
+        whole = self.product.whole
+        return None if whole is None else whole.best(self.project(hidden), (self.weight, self.bias), asked)
 
     def narrowed(self, tokens: Tensor) -> TokenHead:
         """See `TokenHead`. Of few tokens in float32: rounding and packing them for each batch would cost more than the products."""
@@ -164,8 +135,12 @@ class Int8TokenHead(TokenHead):
 
 
 def int8_model(model: Seq2Seq) -> Seq2Seq:
-    """A copy of `model` with int8 products in encoder, decoder and head; everything else is shared with it, the weights included."""
+    """A copy of `model` with int8 products in encoder, decoder and head; everything else is shared with it, the weights included. What
+    rounding would change most (`DELICATE`) has products of 16 bits, where there are loops for them."""
     converted = with_products(model, lambda module: Int8Linear(module) if type(module) is Linear else None)
+    for name, module in list(converted.decoder.named_modules()) if has_blocks(torch.int8) else ():
+        if type(module) is Int8Linear and name.startswith(DELICATE):
+            converted.decoder.set_submodule(name, Int16Linear(module.weight, module.bias))
     converted.head = Int8TokenHead(token_head(converted.head))
     return converted
 

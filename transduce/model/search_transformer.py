@@ -33,6 +33,7 @@ from transduce.model.search_cache import SharedCache
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.stack import DecoderStack, Residual
 from transduce.model.transformer import Positions, TransformerDecoder, TransformerEncoder, TransformerState
+from transduce.model.whole import Int16Linear
 
 LONGEST = 64
 """Positions of a sequence up to which a loop attends; batched products are faster beyond."""
@@ -157,7 +158,7 @@ def _product(layer: nn.Module, then: str = "none") -> Product | None:
             return Product(layer, torch.bfloat16, padded_count)
         case PackedLinear(product=product):
             return Product(partial(layer, then=then), torch.float32, product.count)
-        case Int8Linear():
+        case Int8Linear() | Int16Linear():
             return Product(partial(layer, then=then), torch.float32, int)
         case Linear():
             return Product(layer if then == "none" else lambda rows: FUSED[then](layer(rows)), torch.float32, int)
