@@ -1,4 +1,4 @@
-"""Where each token of an output lies in the source, by CTC: the most probable path that spells it (Viterbi; Graves 2006, 4.1's lattice).
+"""Where output tokens lie in the source, by CTC: the most probable path that spells it (Viterbi; Graves 2006, 4.1's lattice).
 
 In: log-probabilities of a CTC layer and outputs. Out: for each token the positions that it holds and how sure the layer is there.
 The decision to question: all outputs of a batch walk through their lattices together, position by position, in numpy.

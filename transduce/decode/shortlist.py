@@ -1,4 +1,4 @@
-"""A vocabulary shortlist: the few target tokens that the tokens of a source may become (Jean 2015, section 3.3; Devlin 2017).
+"""Vocabulary shortlist: the few target tokens that the tokens of a source may become (Jean 2015, section 3.3; Devlin 2017).
 
 In: the source tokens of a batch. Out: the target tokens that search considers for it, a third of a vocabulary or less, so that the output
 layer costs less. The decision to question: one list for a whole batch, because one product for all rows is the point of it. A sentence is
