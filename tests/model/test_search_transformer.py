@@ -185,5 +185,6 @@ def test_loops_round_rows_as_torch_does(rows: int, biased: bool, monkeypatch: py
     bias = torch.randn(90) if biased else None
     found = product(inputs, bias)
     monkeypatch.setattr("transduce.model.int8.searches", lambda _: False)
-    torch.testing.assert_close(found, product(inputs, bias), rtol=1e-6, atol=1e-6)
+    wanted = product(inputs, bias)
+    assert ((found - wanted).abs().amax(1) <= 1e-5 * wanted.abs().amax(1) + 1e-6).all()
     assert torch.equal(product.multiply(torch.ones(1, 64)), product.multiply(torch.ones(2, 64))[:1])

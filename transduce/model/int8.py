@@ -3,15 +3,14 @@
 In: a trained model. Out: a copy that answers nearly the same, whose encoder, decoder and output layer hold int8 weights: a quarter of the
 memory traffic and, with VNNI instructions, a third of the time of float32 products (measured, docs/performance.md).
 
-The decision to question: the inputs of a product are rounded to int8 row by row, each row with its own scale, and the sums are whole
-numbers. So a sentence's answer does not depend on what else is in the batch, which torch's own dynamic products (one scale for all rows)
-would not give. Weights have one scale per output (symmetric, as in CTranslate2 and Bhandare 2019).
+The decision to question: the inputs of a product are rounded to int8 row by row, each row in 255 steps from its own least number to its
+largest, and the sums are whole numbers. So a sentence's answer does not depend on what else is in the batch, which torch's own dynamic
+products (one scale for all rows) would not give. Weights have one scale per output (symmetric, as in CTranslate2 and Bhandare 2019).
 """
 
 import copy
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +25,9 @@ from transduce.processor import cpu_flags
 
 TILES = "amx_int8"
 LARGEST = 127.0
-"""Of a rounded number; -128 is not used, so that the range is symmetric."""
-LIMITS = np.float32(LARGEST), np.float32(torch.finfo(torch.float32).tiny)
-"""The largest rounded number, and the smallest step from one to the next."""
+"""Of a rounded weight; -128 is not used, so that the range is symmetric."""
+STEPS, HALF = 255.0, 128.0
+"""Of a row of inputs, and what is taken from their number, so that it is one of int8."""
 BLOCK = 256
 """Rows of one product: its sums, mostly a megabyte, stay in the second cache."""
 DELICATE = "pasts.0.", "stack.memory."
@@ -56,7 +55,7 @@ class Int8Product(nn.Module):
         self.register_buffer("scales", scales, persistent=False)
         self.packed = TILES in cpu_flags() if packed is None else packed
         self.rounded = torch.ops.onednn.qlinear_prepack(rounded, None) if self.packed else rounded.t()
-        self.zeros = torch.zeros(len(scales), dtype=torch.int32)
+        self.zeros, self.sums = torch.zeros(len(scales), dtype=torch.int32), rounded.sum(1) * scales
         self.whole = int8_matrix(rounded, scales) if not self.packed and has_blocks(torch.int8) else None
 
     def forward(self, inputs: Tensor, bias: Tensor | None, *, then: str = "none") -> Tensor:
@@ -66,10 +65,11 @@ class Int8Product(nn.Module):
             by_loops = self._by_loops if self.whole is None else self.whole.multiply
             outputs = by_loops(rows.contiguous(), bias, rectified=then == "relu").view(*inputs.shape[:-1], -1)
             return outputs if then == "relu" else FUSED[then](outputs)
-        steps = rows.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)  # (M, 1)
-        outputs = self.multiply(torch.div(rows, steps).round_())
-        outputs = outputs.mul_(steps) if bias is None else torch.addcmul(bias, outputs, steps, out=outputs)
-        return FUSED[then](outputs.view(*inputs.shape[:-1], -1))
+        low, high = rows.amin(1, keepdim=True).clamp_max_(0), rows.amax(1, keepdim=True).clamp_min_(0)  # (M, 1)
+        steps = high.sub_(low).div_(STEPS).clamp_min_(torch.finfo(torch.float32).tiny)
+        outputs = self.multiply(rows.sub(low).div_(steps).round_().sub_(HALF))
+        outputs = outputs.mul_(steps).addcmul_(low.add_(steps, alpha=HALF), self.sums)
+        return FUSED[then]((outputs if bias is None else outputs.add_(bias)).view(*inputs.shape[:-1], -1))
 
     def multiply(self, rows: Tensor) -> Tensor:
         """(M, K) whole numbers -> (M, N) float32: whole sums times the scale of each output."""
@@ -90,10 +90,11 @@ class Int8Product(nn.Module):
         for first in range(0, len(rows), size):
             block = rows[first : first + size]
             whole = torch.empty(padded_count(len(block)) if self.packed else len(block), rows.shape[1], dtype=torch.int8)
-            steps = torch.empty(len(block))
-            search_loops().round_rows(array(block), LIMITS, (array(whole), array(steps)))
-            sums = self._by_onednn(whole) if self.packed else torch._int_mm(whole, self.rounded)
-            search_loops().scale_rows(scales, added, (array(sums), array(steps), least, array(outputs[first : first + size])))
+            steps, lows = torch.empty(2, len(block)).numpy()
+            search_loops().round_rows(array(block), (array(whole), steps, lows))
+            products = self._by_onednn(whole) if self.packed else torch._int_mm(whole, self.rounded)
+            written = array(outputs[first : first + size]), least
+            search_loops().scale_rows(scales, added, ((array(products), array(self.sums)), (steps, lows), written))
         return outputs
 
 

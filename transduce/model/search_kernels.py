@@ -13,9 +13,11 @@ from transduce.model.attention_tiles import SIZE
 from transduce.model.kernels import Array, exponential, kernel, largest, load, lower, ordered, part, rounded
 from transduce.model.vectors import address
 
-_i8, _i32, _f32 = np.int8, np.int32, np.float32
+_i32, _f32 = np.int32, np.float32
 GROUPS = 128
 """Of columns, whose largest numbers are known while a row is ranked."""
+STEPS, SMALLEST = np.float32(255), np.finfo(np.float32).tiny
+"""Of a row that is rounded to eight bits, and the smallest one."""
 
 
 @kernel
@@ -251,36 +253,44 @@ def attend_within(packed: Array, memory: Any, mixed: Array) -> None:
                 attend(read, (row * parts + head, 0, 0, 0, 0, row * heads + head), (rooms, outputs))
 
 
+@part
+def round_row(inputs: Any, place: Any, whole: Any) -> Any:
+    """How many steps each number of a row is above the least one, or above 0 if that is less, to the nearest whole number, 0 to 255, ties
+    to even (K or more,). The step, which of a row with NaN is NaN, and what a 0 stands for. place: which row, and how much is taken from
+    these whole numbers."""
+    (row, less), width = place, inputs.shape[1]
+    bits, low, high = inputs[row].view(_i32), _i32(0), _i32(0)
+    for k in range(width):
+        low, high = min(low, ordered(bits[k])), max(high, ordered(bits[k]))
+    least, most = ordered(low).view(_f32), ordered(high).view(_f32)
+    step = (most - least) / STEPS
+    step = SMALLEST if step < SMALLEST else step
+    for k in range(width):
+        whole[k] = _i32(np.rint((inputs[row, k] - least) / step)) - less
+    return step, least + _f32(less) * step
+
+
 @kernel
-def round_rows(inputs: Array, limits: Any, written: Any) -> None:
-    """written: inputs (M, K) over the step of their row, to the nearest whole number, ties to even, (M', K) int8; and the steps (M,), the
-    largest number of a row over limits[0] and at least limits[1]. A row with NaN has a step of NaN."""
-    (most, smallest), (rounded_rows, steps) = limits, written
-    count, width = inputs.shape
-    for row in range(count):
-        bits, most_bits = inputs[row].view(_i32), _i32(0)
-        for place in range(width):
-            most_bits = max(most_bits, _i32(bits[place] & _i32(0x7FFFFFFF)))  # numbers without signs order as their bits do
-        step = _i32(most_bits).view(_f32) / most
-        step = smallest if step < smallest else step
-        steps[row] = step
-        for place in range(width):
-            rounded_rows[row, place] = _i8(np.rint(inputs[row, place] / step))
+def round_rows(inputs: Array, written: Any) -> None:
+    """written: inputs (M, K) as `round_row` rounds them, less 128, (M', K) int8; their steps and what 0 stands for, (M,) each."""
+    whole, steps, lows = written
+    for row in range(len(inputs)):
+        steps[row], lows[row] = round_row(inputs, (row, _i32(128)), whole[row])
 
 
 @kernel
 def scale_rows(scales: Any, bias: Any, rows: Any) -> None:
-    """outputs (M, N) = sums (M or more, N) * scales (N,) of columns, unless None, * steps (M,) of rows + bias (N,), unless None; at least
-    some number. rows: sums, steps, the number, outputs."""
-    sums, steps, least, outputs = rows
+    """outputs (M, N) = products (M or more, N) * scales (N,) of columns, unless None, * steps (M,) of rows + lows (M,) * sums (N,) + bias
+    (N,), unless None; at least some number. rows: products, sums; steps, lows; outputs, the number."""
+    (products, sums), (steps, lows), (outputs, least) = rows
     width = outputs.shape[1]
     for row in range(len(steps)):
-        step = steps[row]
+        step, low = steps[row], lows[row]
         for place in range(width):
-            total = _f32(sums[row, place])
+            total = _f32(products[row, place])
             if scales is not None:
                 total *= scales[place]
-            total *= step
+            total = total * step + low * sums[place]
             if bias is not None:
                 total += bias[place]
             outputs[row, place] = least if total < least else total

@@ -58,7 +58,7 @@ def int8_matrix(rounded: Tensor, scales: Tensor) -> WholeMatrix:
     whole = functional.pad(rounded, (0, -rounded.shape[1] % 4, 0, more))
     words = whole.view(torch.int32)  # (N', P)
     tiles = words.view(-1, loops.COLUMNS, words.shape[1]).transpose(1, 2).contiguous()
-    parts = tiles, -128.0 * whole.sum(1).float(), functional.pad(scales, (0, more))
+    parts = tiles, whole.sum(1).float(), functional.pad(scales, (0, more))
     return WholeMatrix(parts, size, multiply=loops.multiply, rank=ranking_loops().best_of_fours)
 
 
