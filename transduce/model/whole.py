@@ -34,7 +34,7 @@ class WholeMatrix:
         outputs = torch.empty(len(rows) + int8_loops().ROWS, self._width)
         added = torch.zeros(self._size) if bias is None else bias
         self._multiply(array(rows), self._with_bias(added, 0.0), (array(outputs), ZERO if rectified else LEAST))
-        return outputs[: len(rows), : self._size].contiguous()
+        return outputs[: len(rows)] if self._size == self._width else outputs[: len(rows), : self._size].contiguous()
 
     def best(self, rows: Tensor, exact: tuple[Tensor, Tensor], asked: Asked) -> Best | None:
         """What is asked of rows (M, K) and a head of this matrix, whose exact weights (N, K) and bias (N,) are given; in a process of one
@@ -48,7 +48,8 @@ class WholeMatrix:
         return found
 
     def _with_bias(self, bias: Tensor, behind: float) -> tuple[Any, ...]:
-        return *self._parts, array(functional.pad(bias.detach().float(), (0, self._width - self._size), value=behind))
+        more = self._width - self._size
+        return *self._parts, array(functional.pad(bias.detach().float(), (0, more), value=behind) if more else bias)
 
 
 def int8_matrix(rounded: Tensor, scales: Tensor) -> WholeMatrix:
