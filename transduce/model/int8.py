@@ -30,9 +30,9 @@ STEPS, HALF = 255.0, 128.0
 """Of a row of inputs, and what is taken from their number, so that it is one of int8."""
 BLOCK = 256
 """Rows of one product: its sums, mostly a megabyte, stay in the second cache."""
-DELICATE = "pasts.0.", "stack.memory."
-"""Parts of a Transformer decoder whose rounding changes its answers most for what they cost (measured, docs/performance.md): the first
-layer's attention to what was written before, and the keys and values of the memory."""
+DELICATE = "pasts.", ".memory.", ".cross.", ".0.feed_forward.inner"
+"""In the names of the parts of a Transformer decoder whose rounding changes its answers most for what they cost (measured,
+docs/performance.md): how it looks at what was written before and at the memory, and what comes first after that."""
 FEWEST_PACKED = 2048
 """Tokens of a shortlist."""
 FEWEST_WEIGHTS = 64 * 64
@@ -140,7 +140,7 @@ def int8_model(model: Seq2Seq) -> Seq2Seq:
     rounding would change most (`DELICATE`) has products of 16 bits, where there are loops for them."""
     converted = with_products(model, lambda module: Int8Linear(module) if type(module) is Linear else None)
     for name, module in list(converted.decoder.named_modules()) if has_blocks(torch.int8) else ():
-        if type(module) is Int8Linear and name.startswith(DELICATE):
+        if type(module) is Int8Linear and any(part in name for part in DELICATE):
             converted.decoder.set_submodule(name, Int16Linear(module.weight, module.bias))
     converted.head = Int8TokenHead(token_head(converted.head))
     return converted
