@@ -202,7 +202,7 @@ class Floor:
 
 
 def floor_of(pairs: Pairs, shape: Shape, loaded: LoadedModel, *, threads: int, seconds: float) -> Floor:
-    """Measured now, and printed."""
+    """Measured now, and printed: after all sides, since what this process has used at most counts as theirs, who begin as its copies."""
     load, peaks = Load(), training_peaks(shape, threads=threads, seconds=seconds, precisions=SEARCHED)
     load.warn()
     weights = sum(parameter.numel() for parameter in loaded.model.parameters())
@@ -328,8 +328,8 @@ def main() -> int:
     if quick:
         found = Contest(quickened(found.same), quickened(found.exact), quickened(found.shaped))
     few = () if limit is None else ("--limit", str(limit))
-    floor = floor_of(pairs, shape, loaded, threads=words.threads, seconds=0.02 if quick else 0.5)
     comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, logs=folder / "logs" / "search")
+    floor = floor_of(pairs, shape, loaded, threads=words.threads, seconds=0.02 if quick else 0.5)
     bleu = bleu_of(pairs, loaded, output, names=list(comparisons[SAME].turns), limit=limit)
     tables = say_tables(comparisons, bleu, floor)
     told = {

@@ -388,6 +388,7 @@ def test_scaling(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "1": 17,
         "5": 17,
     }  # 6 and the end, 17 times
+    assert set(length["of_floor"]) == {"train", "1", "5"} and all(0 < share < 1 for share in length["of_floor"].values())
     assert pairs["pairs"] == 200 and pairs["train"]["steps"] == 4
 
 
