@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -132,6 +132,7 @@ OWN: dict[torch.dtype, dict[str, Maker]] = {
     torch.int8: {"int8 own": int8_own},
 }
 PRECISIONS = {"fp32": ("fp32", "fp32 oneDNN"), "bf16": ("bf16",)}
+SEARCHED = PRECISIONS | {"int8": ("int8", "int8 dynamic")}
 
 
 def kinds_of(threads: int) -> dict[str, Maker]:
@@ -176,11 +177,11 @@ def relative_error(candidate: Candidate) -> float:
     return float((answer - candidate.expected).norm() / candidate.expected.norm())
 
 
-def training_peaks(shape: Shape, *, threads: int, seconds: float) -> dict[str, float]:
+def training_peaks(shape: Shape, *, threads: int, seconds: float, precisions: Mapping[str, Sequence[str]] = PRECISIONS) -> dict[str, float]:
     """GFLOP/s that the best product of a training step reaches at its fastest, by precision. Leaves torch's number of threads changed."""
     torch.set_num_threads(threads)
     peaks = {}
-    for precision, kinds in PRECISIONS.items():
+    for precision, kinds in precisions.items():
         rates = [gflops(kind, product, seconds=seconds / 4, typical=min) for kind in kinds for product in training_shapes(shape)]
         peaks[precision] = max(rate for rate in rates if rate is not None)
     return peaks

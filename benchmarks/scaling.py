@@ -1,7 +1,8 @@
 """What longer sentences and more data cost: `python benchmarks/scaling.py --json scaling.json`.
 
 In: nothing; pairs are made up. Out, for sentences of 16 to 1,024 words: target tokens a second in training, sentences and tokens a second
-in search (greedy and beam 5, outputs as long as the sources), peak memory of both. For 10 thousand to 10 million pairs: seconds until
+in search (greedy and beam 5, outputs as long as the sources), the shares of the floor that these are (benchmarks/ceiling.py; attention's
+own products, which grow with the length, are in it), peak memory of both. For 10 thousand to 10 million pairs: seconds until
 training starts the first and the second time, target tokens a second of its steps, peak memory (`data_scale.py`, one process each).
 
 The decision to question: a batch holds as many tokens whatever the length, so what is seen is what attention adds, and what short
@@ -19,14 +20,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import data_scale
+import torch
 from alternate import Load, Record, Side, options, say_machine, say_table, take_turn, write_json
+from ceiling import SEARCHED, training_peaks
 from generated import word
 from pairs import SPLITS, Pairs, prepare_pairs
 from runners.ours_train import run_tree
 from shape import TINY, Shape
 
 from transduce.decode.options import SearchConfig
+from transduce.train.checkpoint import load_model
 from transduce.train.journal import read_log
+from transduce.train.precision import choose_precision, choose_products
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 LENGTHS = (16, 64, 256, 1024)
@@ -75,6 +80,23 @@ def search(pairs: Pairs, model: Path, *, length: int, threads: int, limit: int) 
     return {"beams": {str(one["beam"]): one for one in turn.records if "beam" in one}, "peak_mib": turn.peak_mib}
 
 
+def costs(pairs: Pairs, shape: Shape, *, model: Path) -> Record:
+    """Which precision is used, and GFLOP of a target token in training and, by beam width, of a sentence in search."""
+    weights, processor = sum(parameter.numel() for parameter in load_model(model).model.parameters()), torch.device("cpu")
+    trains = "fp32" if choose_precision("auto", processor).dtype is None else "bf16"
+    searches, _ = choose_products("auto", device=processor, num_weights=weights)
+    token = shape.training_flop(pairs.source / pairs.target, source=pairs.source, target=pairs.target) / 1e9
+    sentences = {beam: shape.search_flop(int(beam), source=pairs.source, target=pairs.target) / 1e9 for beam in BEAMS}
+    return {"precisions": {"train": trains} | dict.fromkeys(BEAMS, searches), "gflop": {"train": token, **sentences}}
+
+
+def shares_of_floor(found: Record, peaks: dict[str, float]) -> dict[str, float]:
+    """Of the speed that the products alone would have at the peak (GFLOP/s) of the precision used: training, and search by beam width."""
+    beams, costs = found["search"]["beams"], found["costs"]
+    rates = {"train": found["train"]["tokens_per_second"], **{beam: beams[beam]["sentences_per_second"] for beam in BEAMS}}
+    return {what: rate * costs["gflop"][what] / peaks[costs["precisions"][what]] for what, rate in rates.items()}
+
+
 def measure_length(length: int, shape: Shape, folder: Path, *, steps: int, threads: int) -> Record:
     """Training and search of one length."""
     count = max(steps * shape.batch_tokens // length, 64)
@@ -86,7 +108,8 @@ def measure_length(length: int, shape: Shape, folder: Path, *, steps: int, threa
     limit = max(8, min(count // 10, 16_384 // length))
     found = search(pairs, run_dir / "model", length=length, threads=threads, limit=limit)
     load.warn()
-    return {"length": length, "target_tokens": pairs.target, "train": trained, "search": found}
+    cost = costs(pairs, shape, model=run_dir / "model")
+    return {"length": length, "target_tokens": pairs.target, "train": trained, "search": found, "costs": cost}
 
 
 def measure_pairs(count: int, folder: Path, *, preset: str, steps: int) -> Record:
@@ -102,7 +125,8 @@ def length_rows(found: Sequence[Record]) -> list[list[object]]:
         rates = [one["search"]["beams"][beam][what] for beam in BEAMS for what in ("sentences_per_second", "tokens_per_second")]
         trained = one["train"]
         memory = (trained["peak_mib"], one["search"]["peak_mib"])
-        rows.append([one["length"], one["target_tokens"], trained["tokens_per_second"], *rates, *memory])
+        shares = [f"{one['of_floor'][what]:.0%}" for what in ("train", *BEAMS)]
+        rows.append([one["length"], one["target_tokens"], trained["tokens_per_second"], *rates, *memory, *shares])
     return rows
 
 
@@ -130,11 +154,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=words.folder) as folder:
         by_length = [measure_length(length, shape, Path(folder), steps=steps, threads=words.threads) for length in lengths]
         by_pairs = [measure_pairs(count, Path(folder), preset=preset, steps=steps) for count in counts]
+    peaks = training_peaks(shape, threads=words.threads, seconds=0.02 if words.quick else 0.5, precisions=SEARCHED)
+    by_length = [{**one, "of_floor": shares_of_floor(one, peaks)} for one in by_length]
     searched = [f"{name} {what}/s" for name in ("greedy", "beam 5") for what in ("sentences", "tokens")]
-    say_table(["words", "target tokens", "training tokens/s", *searched, "MiB training", "MiB search"], length_rows(by_length))
+    shares = [f"{name} of the floor" for name in ("training", "greedy", "beam 5")]
+    say_table(["words", "target tokens", "training tokens/s", *searched, "MiB training", "MiB search", *shares], length_rows(by_length))
     print()
     say_table(["pairs", "first start, s", "second start, s", "steps", "seconds of the training", "peak GiB"], pair_rows(by_pairs))
-    write_json(words.json, {"machine": facts, "shape": shape.word(), "lengths": by_length, "pairs": by_pairs})
+    write_json(words.json, {"machine": facts, "shape": shape.word(), "peaks_gflops": peaks, "lengths": by_length, "pairs": by_pairs})
     return 0
 
 

@@ -2,8 +2,9 @@
 
 In: a model (--model, else one of benchmarks/shape.py is trained first for --train-minutes), on request a student of it, Multi30k, the
 environments that benchmarks/peers.py made. Out, for greedy search and beam 5: sentences and tokens a second on the test sentences, with
-the batch size (and split of threads) that is best for each engine; the latency of single sentences on one thread; peak memory; BLEU where
-weights are the same.
+the batch size (and split of threads) that is best for each engine; the share of the floor, the time of the matrix products alone at the
+measured peak of the precision used (benchmarks/ceiling.py); the latency of single sentences on one thread; peak memory; BLEU where weights
+are the same.
 
 The decision to question: CTranslate2 searches with the same weights and ends where it wants; Hugging Face has a model of the same shape
 with random weights, and each of its outputs is held to the length that ours found, so that both have the same to write.
@@ -19,7 +20,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sacrebleu
-from alternate import TUNED_ALLOCATOR, Comparison, Record, Side, alternate, options, say_disturbance, say_machine, say_table, write_json
+import torch
+from alternate import (
+    TUNED_ALLOCATOR,
+    Comparison,
+    Load,
+    Record,
+    Side,
+    alternate,
+    options,
+    say_disturbance,
+    say_machine,
+    say_table,
+    write_json,
+)
+from ceiling import SEARCHED, training_peaks
 from pairs import Pairs, prepare_pairs, read_lines
 from peers import installed, version_words
 from runners.ours_train import run_tree
@@ -28,6 +43,7 @@ from shape import TINY, Shape
 from transduce.data.codec import as_text_codec
 from transduce.processor import cpu_flags
 from transduce.train.checkpoint import LoadedModel, load_model
+from transduce.train.precision import choose_products
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 OURS, EXACT, STUDENT = "transduce", "transduce fp32", "transduce student"
@@ -161,6 +177,41 @@ def throughput_rows(comparison: Comparison, *, ours: str, bleu: dict[tuple[str, 
     return rows
 
 
+@dataclass(frozen=True)
+class Floor:
+    """What a search costs at least: GFLOP/s of products by precision (`usual` where a side's name tells none), model and mean source."""
+
+    peaks: dict[str, float]
+    usual: str
+    shape: Shape
+    source: float
+
+    def share(self, row: Sequence[object]) -> str | None:
+        """What a row of `throughput_rows` reaches of it, as if every hypothesis were computed to the mean length, with all of the
+        vocabulary. None for a student, which has another shape."""
+        name, beam, _, sentences, tokens, *_ = row
+        if name == STUDENT:
+            return None
+        flop = self.shape.search_flop(int(str(beam)), source=self.source, target=float(str(tokens)) / float(str(sentences)) + 1)
+        return f"{float(str(sentences)) * flop / self.peaks[self._precision(str(name))] / 1e9:.0%}"
+
+    def _precision(self, name: str) -> str:
+        if "huggingface" in name or "float32" in name:
+            return "fp32"
+        return next((precision for precision in self.peaks if precision in name), self.usual)
+
+
+def floor_of(pairs: Pairs, shape: Shape, loaded: LoadedModel, *, threads: int, seconds: float) -> Floor:
+    """Measured now, and printed: after all sides, since what this process has used at most counts as theirs, who begin as its copies."""
+    load, peaks = Load(), training_peaks(shape, threads=threads, seconds=seconds, precisions=SEARCHED)
+    load.warn()
+    weights = sum(parameter.numel() for parameter in loaded.model.parameters())
+    usual, _ = choose_products("auto", device=torch.device("cpu"), num_weights=weights)
+    told = ", ".join(f"{name} {rate:.0f}" for name, rate in peaks.items())
+    print(f"floor         peaks {told} GFLOP/s; {OURS} computes in {usual}")
+    return Floor(peaks, usual, shape, pairs.source)
+
+
 def latency_rows(comparison: Comparison) -> list[list[object]]:
     """One row per engine: median and 95th percentile in milliseconds, greedy and beam 5."""
     figures = [(what, int(beam)) for beam in BEAMS for what in ("median_ms", "p95_ms")]
@@ -232,12 +283,13 @@ def compare(found: Contest, few: Sequence[str], *, rounds: int, threads: int, si
     return done
 
 
-def say_tables(comparisons: dict[str, Comparison], bleu: dict[tuple[str, str], float]) -> Record:
+def say_tables(comparisons: dict[str, Comparison], bleu: dict[tuple[str, str], float], floor: Floor) -> Record:
     """Print the tables -> their rows, by name."""
-    header = ["engine", "beam", "best setting", "sentences/s", "tokens/s", "ours is times", "peak MiB", "BLEU"]
+    header = ["engine", "beam", "best setting", "sentences/s", "tokens/s", "ours is times", "peak MiB", "BLEU", "of the floor"]
     rows = {SAME: throughput_rows(comparisons[SAME], ours=OURS, bleu=bleu)}
     if SHAPED in comparisons:
         rows[SHAPED] = throughput_rows(comparisons[SHAPED], ours=EXACT, bleu={})
+    rows = {name: [[*row, floor.share(row)] for row in table] for name, table in rows.items()}
     rows[SINGLE] = latency_rows(comparisons[SINGLE])
     headers = {SAME: header, SHAPED: header, SINGLE: ["engine", "greedy median", "greedy p95", "beam 5 median", "beam 5 p95"]}
     for name, table in rows.items():
@@ -277,13 +329,14 @@ def main() -> int:
         found = Contest(quickened(found.same), quickened(found.exact), quickened(found.shaped))
     few = () if limit is None else ("--limit", str(limit))
     comparisons = compare(found, few, rounds=rounds, threads=words.threads, single=single, logs=folder / "logs" / "search")
+    floor = floor_of(pairs, shape, loaded, threads=words.threads, seconds=0.02 if quick else 0.5)
     bleu = bleu_of(pairs, loaded, output, names=list(comparisons[SAME].turns), limit=limit)
-    tables = say_tables(comparisons, bleu)
+    tables = say_tables(comparisons, bleu, floor)
     told = {
         name: {"rows": rows, "disturbance": comparisons[name].disturbance(), "failed": comparisons[name].failed}
         for name, rows in tables.items()
     }
-    write_json(words.json, {"machine": facts, "shape": shape.word(), **told})
+    write_json(words.json, {"machine": facts, "shape": shape.word(), "peaks_gflops": floor.peaks, **told})
     return int(OURS not in comparisons[SAME].turns)
 
 

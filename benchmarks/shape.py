@@ -38,10 +38,21 @@ class Shape:
 
     def forward_products(self, source_per_target: float, *, source: float, target: float) -> float:
         """Multiply-adds of the forward pass per target token, those of its source tokens included."""
+        return self._encoder(source) * source_per_target + self._decoder(source, target)
+
+    def search_flop(self, beam: int, *, source: float, target: float) -> float:
+        """Floating-point operations of a search for a sentence: its source once, `beam` hypotheses of `target` tokens, the end included."""
+        return 2 * (self._encoder(source) * source + beam * target * self._decoder(source, target))
+
+    def _encoder(self, source: float) -> float:
+        """Multiply-adds of a source token, those of its keys and values for the decoder included."""
         d, f = self.width, self.feed_forward
-        encoder = self.layers * (4 * d * d + 2 * d * f + 2 * source * d) + self.layers * 2 * d * d  # with keys and values of the memory
-        decoder = self.layers * (6 * d * d + 2 * d * f + target * d + 2 * source * d)
-        return encoder * source_per_target + decoder + self.vocabulary * d
+        return self.layers * (6 * d * d + 2 * d * f + 2 * source * d)
+
+    def _decoder(self, source: float, target: float) -> float:
+        """Multiply-adds of a target token, the output layer included."""
+        d, f = self.width, self.feed_forward
+        return self.layers * (6 * d * d + 2 * d * f + target * d + 2 * source * d) + self.vocabulary * d
 
 
 def read_shape(word: str) -> Shape:

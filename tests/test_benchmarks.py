@@ -280,14 +280,27 @@ def test_search_speed(load: Load, data: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"amx_bf16"}))
     assert run_main(module, [*words, "--json", str(tmp_path / "q.json")], monkeypatch) == 0
     report = json.loads((tmp_path / "q.json").read_text())
-    same, exact, single = (table["rows"] for table in list(report.values())[2:])
+    same, exact, single = (table["rows"] for table in list(report.values())[3:])
     sources = (tmp_path / "outputs" / "sources.ids").read_text().splitlines()
     assert sources == (tmp_path / "pairs-400" / "test.ids.en").read_text().splitlines()
     assert [row[1] for row in same] == ["1"] * 4 + ["5"] * 4 and same[0][0] == "transduce"
     assert {row[0].split()[-1] for row in same} == {"transduce", "fp32", "int8", "bf16"}
-    assert all(row[-1] >= 0 for row in same) and len(exact) == 4 and len(single) == 4
+    assert all(row[-2] >= 0 for row in same) and len(exact) == 4 and len(single) == 4
+    assert set(report["peaks_gflops"]) == {"fp32", "bf16", "int8"} and all(row[-1].endswith("%") for row in (*same, *exact))
     lengths = (tmp_path / "outputs" / "transduce-fp32.5.lengths").read_text().split()
     assert len(lengths) == len(sources) and all(int(length) >= 1 for length in lengths)
+
+
+def test_the_floor_of_a_search_is_its_products_at_the_peak_of_its_precision(load: Load) -> None:
+    search_speed, shape = load("search_speed"), load("shape").Shape(layers=1, width=2, feed_forward=3, vocabulary=10)
+    source = 6 * 4 + 2 * 2 * 3 + 2 * 5 * 2  # multiply-adds of a token of 5
+    target = 6 * 4 + 2 * 2 * 3 + 3 * 2 + 2 * 5 * 2 + 10 * 2
+    flop = shape.search_flop(4, source=5, target=3)
+    assert flop == 2 * (5 * source + 4 * 3 * target)
+    floor = search_speed.Floor({"fp32": 10.0, "int8": 40.0}, "int8", shape, 5)
+    for name, peak in (("transduce", 40), ("transduce torch fp32", 10), ("ctranslate2 float32", 10), ("huggingface tuned", 10)):
+        assert floor.share([name, "4", "x", peak * 1e9 / flop / 2, peak * 1e9 / flop, 1.0]) == "50%"
+    assert floor.share([search_speed.STUDENT, "4", "x", 1.0, 2.0, 1.0]) is None
 
 
 def test_the_best_setting_is_chosen_for_each_beam(load: Load) -> None:
@@ -375,6 +388,7 @@ def test_scaling(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "1": 17,
         "5": 17,
     }  # 6 and the end, 17 times
+    assert set(length["of_floor"]) == {"train", "1", "5"} and all(0 < share < 1 for share in length["of_floor"].values())
     assert pairs["pairs"] == 200 and pairs["train"]["steps"] == 4
 
 
