@@ -8,6 +8,7 @@ time; of 8 bits, in a quarter of it.
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,18 @@ LEAST, ZERO = np.float32(-np.inf), np.float32(0)
 
 
 class WholeMatrix:
-    """A matrix (N, K) whose outputs are filled up to N', whole tiles. parts: what the loops know of it before the bias."""
+    """A matrix (N, K) whose outputs are filled up to N', whole tiles. parts: what the loops, of int8 or int16
+    products, know of it before the bias."""
 
-    def __init__(self, parts: tuple[Tensor, ...], size: int, *, multiply: Callable[..., None], rank: Callable[..., None]) -> None:
-        self._parts, self._size, self._multiply, self._rank = tuple(map(array, parts)), size, multiply, rank
+    def __init__(self, parts: tuple[Tensor, ...], size: int, *, loops: ModuleType, rank: Callable[..., None]) -> None:
+        self._parts, self._size, self._loops, self._rank = tuple(map(array, parts)), size, loops, rank
         self._width = parts[0].shape[0] * parts[0].shape[2]
 
     def multiply(self, rows: Tensor, bias: Tensor | None, *, rectified: bool = False) -> Tensor:
         """(M, K) -> (M, N)."""
-        outputs = torch.empty(len(rows) + int8_loops().ROWS, self._width)
+        outputs = torch.empty(len(rows) + self._loops.ROWS, self._width)
         added = torch.zeros(self._size) if bias is None else bias
-        self._multiply(array(rows), self._with_bias(added, 0.0), (array(outputs), ZERO if rectified else LEAST))
+        self._loops.multiply(array(rows), self._with_bias(added, 0.0), (array(outputs), ZERO if rectified else LEAST))
         return outputs[: len(rows)] if self._size == self._width else outputs[: len(rows), : self._size].contiguous()
 
     def best(self, rows: Tensor, exact: tuple[Tensor, Tensor], asked: Asked) -> Best | None:
@@ -60,7 +62,7 @@ def int8_matrix(rounded: Tensor, scales: Tensor) -> WholeMatrix:
     words = whole.view(torch.int32)  # (N', P)
     tiles = words.view(-1, loops.COLUMNS, words.shape[1]).transpose(1, 2).contiguous()
     parts = tiles, whole.sum(1).float(), functional.pad(scales, (0, more))
-    return WholeMatrix(parts, size, multiply=loops.multiply, rank=ranking_loops().best_of_fours)
+    return WholeMatrix(parts, size, loops=loops, rank=ranking_loops().best_of_fours)
 
 
 def int16_matrix(weight: Tensor) -> WholeMatrix:
@@ -73,7 +75,7 @@ def int16_matrix(weight: Tensor) -> WholeMatrix:
     rounded = functional.pad((exact / steps[:, None]).round().to(torch.int16), (0, width % 2, 0, more))
     tiles = rounded.view(-1, loops.COLUMNS, rounded.shape[1] // 2, 2).transpose(1, 2).contiguous()
     parts = tiles, functional.pad(steps, (0, more))
-    return WholeMatrix(parts, size, multiply=loops.multiply, rank=ranking_loops().best_of_pairs)
+    return WholeMatrix(parts, size, loops=loops, rank=ranking_loops().best_of_pairs)
 
 
 class Int16Linear(nn.Module):
