@@ -1,7 +1,8 @@
 """How long until a model is good: `python benchmarks/time_to_quality.py --json time_to_quality.json`.
 
 In: Multi30k (--data) and the environments of the two fastest trainers beside ours (--peers). Out: sacreBLEU (13a, beam 5) on the test
-sentences after so many minutes of training, and the minutes that each side took to a BLEU (--goal).
+sentences after so many minutes of training, the minutes that each side took to a BLEU (--goal), and how much of the floor its training
+reached: its median target tokens a second over what the matrix products alone would allow (benchmarks/ceiling.py).
 
 The decision to question: every side trains as it is meant to, not alike. Our learning rate falls to its end at the time that a user
 allows, so ours is one whole run for each of --limits, from the shortest until one is good enough, timed from the command to its end. The
@@ -11,6 +12,7 @@ is taken to lie on a line. Sizes, tokens and threads are the same. Saving a mode
 
 import json
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +38,8 @@ from pairs import Pairs, load_codec_of, prepare_pairs, read_lines
 from peers import installed, version_words
 from runners.ours_train import ends, run_tree
 from shape import TINY, Shape
-from toolkits import eole_predict, eole_until
+from toolkits import eole_predict, eole_until, read_opennmt
+from train_speed import floors_of
 
 from transduce.predict import Predictor
 from transduce.train.precision import choose_device, choose_precision
@@ -59,19 +62,28 @@ Look = tuple[float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """A side. looks: in order of time. reached: minutes to the goal, None = never. others_share, peak_mib: as in `Turn`, the largest."""
+    """A side. looks: in order of time. reached: minutes to the goal, None = never. speed: median target tokens a second between two
+    reports of its training. others_share, peak_mib: as in `Turn`, the largest."""
 
     looks: list[Look]
     reached: float | None
+    precision: str
+    speed: float
     others_share: float
     peak_mib: float
 
 
-def measured(looks: list[Look], reached: float | None, turns: Sequence[Turn]) -> Measured:
+def measured(looks: list[Look], reached: float | None, turns: Sequence[Turn], *, precision: str) -> Measured:
     """What the turns of one side gave; a line where the machine was not quiet."""
     others = max(turn.others_share for turn in turns)
     warn_disturbed(others)
-    return Measured(looks, reached, others, max(turn.peak_mib for turn in turns))
+    speed = statistics.median(record["tokens_per_second"] for turn in turns for record in turn.records if "tokens_per_second" in record)
+    return Measured(looks, reached, precision, speed, others, max(turn.peak_mib for turn in turns))
+
+
+def fast_precision() -> str:
+    """What ours chooses here, and what a peer that knows bf16 is told."""
+    return "fp32" if choose_precision("auto", choose_device("cpu")).dtype is None else "bf16"
 
 
 def measure_ours(pairs: Pairs, limits: Sequence[float], *, goal: float, place: Path, model: Record, threads: int) -> Measured:
@@ -79,12 +91,13 @@ def measure_ours(pairs: Pairs, limits: Sequence[float], *, goal: float, place: P
     looks, turns = [], []
     for limit in limits:
         run_dir = place / f"{OURS}-{limit:g}"
-        turns.append(take_turn(ours(pairs, run_dir, limit, model=model), threads=threads, log=place / f"{run_dir.name}.log"))
-        looks.append((turns[-1].seconds / 60, our_bleu(pairs, run_dir)))
+        turn = take_turn(ours(pairs, run_dir, limit, model=model), threads=threads, log=place / f"{run_dir.name}.log")
+        turns.append(replace(turn, records=[json.loads(line) for line in read_lines(run_dir / "log.jsonl")]))
+        looks.append((turn.seconds / 60, our_bleu(pairs, run_dir)))
         say_look(OURS, looks[-1])
         if looks[-1][1] >= goal:
-            return measured(looks, looks[-1][0], turns)
-    return measured(looks, None, turns)
+            return measured(looks, looks[-1][0], turns, precision=fast_precision())
+    return measured(looks, None, turns, precision=fast_precision())
 
 
 def ours(pairs: Pairs, run_dir: Path, limit: float, *, model: Record) -> Side:
@@ -120,6 +133,7 @@ class Rival:
     translate: its command from a model to a file of ids."""
 
     side: Side
+    precision: str
     models: Callable[[float], Sequence[tuple[float, Path]]]
     translate: Callable[[Path, Path], tuple[str, ...]]
 
@@ -135,19 +149,19 @@ def measure_rival(rival: Rival, pairs: Pairs, *, goal: float, place: Path, threa
         lines = [codec.decode([int(word) for word in line.split()]) for line in read_lines(output)]
         looks.append((minutes, bleu(lines, pairs)))
         say_look(rival.side.name, looks[-1])
-    return measured(looks, minutes_to(looks, goal), [turn])
+    return measured(looks, minutes_to(looks, goal), [turn], precision=rival.precision)
 
 
 def huggingface(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, python: Path, place: Path) -> Rival:
     """The loop of runners/huggingface_train.py, in bf16 where the processor has the instructions; it saves at each of the minutes."""
-    precision = "fp32" if choose_precision("auto", choose_device("cpu")).dtype is None else "bf16"
-    quiet = (str(python), "-W", "ignore")
+    precision, quiet = fast_precision(), (str(python), "-W", "ignore")
     words = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--precision", precision, "--save", str(place))
     times = ("--warmup", str(WARMUP), "--minutes", *(f"{minute:g}" for minute in minutes))
     command = (*quiet, str(RUNNERS / "huggingface_train.py"), *words, *times)
     translate = (*quiet, str(RUNNERS / "huggingface_translate.py"), "--pairs", str(pairs.folder))
     return Rival(
         Side(f"huggingface {precision}", command, environment=TUNED_ALLOCATOR),
+        precision,
         models=lambda _: [(minute, place / f"{minute:g}") for minute in minutes],
         translate=lambda model, output: (*translate, "--model", str(model), "--output", str(output)),
     )
@@ -159,7 +173,8 @@ def eole(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, python: Path, 
     command = (str(python), "-W", "ignore", str(python.parent / "eole"))
     train = ("timeout", f"{60 * minutes[-1]:g}", *command, "train", "-config", str(config))
     return Rival(
-        Side("eole fp32", train, read=spoken, environment=TUNED_ALLOCATOR, exit_codes=(TIMED_OUT,)),
+        Side("eole fp32", train, read=read_opennmt, environment=TUNED_ALLOCATOR, exit_codes=(TIMED_OUT,)),
+        "fp32",
         models=lambda begin: saved_by(place, begin, minutes),
         translate=lambda model, output: (*command, *eole_predict(pairs, model, output)),
     )
@@ -195,8 +210,8 @@ def say_look(name: str, look: Look) -> None:
     print(f"{name:<20}{look[0]:6.1f} min  BLEU {look[1]:.2f}", file=sys.stderr, flush=True)
 
 
-def table(sides: dict[str, Measured]) -> list[list[object]]:
-    """One row per side: what was seen, minutes to the goal, and ours over that."""
+def table(sides: dict[str, Measured], *, floors: dict[str, float]) -> list[list[object]]:
+    """One row per side: what was seen, minutes to the goal, ours over that, and the speed of its training. floors: as `floors_of` has them."""
     best = sides[OURS].reached if OURS in sides else None
     return [
         [
@@ -204,6 +219,8 @@ def table(sides: dict[str, Measured]) -> list[list[object]]:
             ", ".join(f"{score:.1f} ({minute:.1f})" for minute, score in side.looks),
             side.reached or "not reached",
             best / side.reached if best and side.reached else None,
+            side.speed,
+            f"{side.speed / floors[side.precision]:.0%}",
         ]
         for name, side in sides.items()
     ]
@@ -239,6 +256,7 @@ def main() -> int:
     others = rivals(pairs, shape, minutes, pythons=pythons, place=place)
     facts = say_machine(words.threads, **version_words(pythons))
     goal, threads, sides, failed = words.goal, words.threads, {}, {}
+    floors, cost = floors_of(pairs, shape, threads=threads, seconds=0.02 if words.quick else 0.5)
     ways = {OURS: partial(measure_ours, pairs, limits, goal=goal, place=place, model=model, threads=threads)}
     ways |= {rival.side.name: partial(measure_rival, rival, pairs, goal=goal, place=place, threads=threads) for rival in others}
     for name, measure in ways.items():
@@ -247,10 +265,10 @@ def main() -> int:
         except SideFailed as error:
             failed[name] = str(error)
             print(f"left out: {error}", file=sys.stderr)
-    rows = table(sides)
-    say_table(["side", "BLEU (after minutes)", f"minutes to {goal:g}", "ours / this"], rows)
+    rows = table(sides, floors=floors)
+    say_table(["side", "BLEU (after minutes)", f"minutes to {goal:g}", "ours / this", "target tokens/s", "of the floor"], rows)
     told = {name: asdict(side) for name, side in sides.items()}
-    write_json(words.json, {"machine": facts, "goal": goal, "sides": told, "rows": rows, "failed": failed})
+    write_json(words.json, {"machine": facts, "goal": goal, "cost": cost, "sides": told, "rows": rows, "failed": failed})
     return int(bool(failed))
 
 

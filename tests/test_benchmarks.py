@@ -330,6 +330,8 @@ def test_time_to_quality(load: Load, data: Path, tmp_path: Path, monkeypatch: py
     assert list(told["sides"]) == ["transduce"] and told["failed"] == {}
     ours = told["sides"]["transduce"]
     assert len(ours["looks"]) == 2 and ours["reached"] is None  # both limits were tried
+    share = ours["speed"] * told["cost"]["mflop_per_target_token"] / 1e3 / told["cost"]["peaks_gflops"][ours["precision"]]
+    assert share > 0 and told["rows"][0][-2:] == [ours["speed"], f"{share:.0%}"]
 
 
 def test_ours_trains_with_longer_limits_until_a_run_is_good_enough(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,9 +339,14 @@ def test_ours_trains_with_longer_limits_until_a_run_is_good_enough(load: Load, t
     seconds, scores = iter((301.0, 602.0, 903.0)), iter((20.0, 35.5, 36.0))
     monkeypatch.setattr(module, "take_turn", lambda *_, **__: alternate.Turn([], next(seconds), 1.0, 0.0, 5.0))
     monkeypatch.setattr(module, "our_bleu", lambda *_: next(scores))
+    for minutes, speed in ((5, 10.0), (10, 30.0)):
+        (tmp_path / f"transduce-{minutes}").mkdir()
+        log = (json.dumps({"kind": "step", "tokens_per_second": rate}) for rate in (speed, speed + 2, speed + 40))
+        (tmp_path / f"transduce-{minutes}" / "log.jsonl").write_text("\n".join([*log, '{"kind": "end"}\n']), encoding="utf-8")
     pairs = load("pairs").Pairs(tmp_path, 8000, 100, 12.0, 12.0)
     side = module.measure_ours(pairs, [5.0, 10.0, 15.0], goal=35.0, place=tmp_path, model={}, threads=1)
     assert side.reached == 602 / 60 and [score for _, score in side.looks] == [20.0, 35.5]
+    assert side.speed == 31.0  # the median of all reports of both runs
     assert json.loads((tmp_path / "transduce-10.yaml").read_text(encoding="utf-8"))["train"]["max_minutes"] == 10.0
 
 
@@ -349,11 +356,12 @@ def test_the_time_to_a_score_lies_on_the_line_between_two_looks(load: Load) -> N
     assert module.minutes_to([(5.0, 40.0)], 35.0) == 5.0 * 35 / 40
     assert module.minutes_to([(5.0, 10.0), (10.0, 30.0)], 35.0) is None
     sides = {
-        "transduce": module.Measured([(5.0, 35.0)], 5.0, 0.0, 1.0),
-        "other": module.Measured([(5.0, 20.0), (10.0, 35.0)], 10.0, 0.0, 1.0),
-        "never": module.Measured([(5.0, 20.0)], None, 0.0, 1.0),
+        "transduce": module.Measured([(5.0, 35.0)], 5.0, "bf16", 60.0, 0.0, 1.0),
+        "other": module.Measured([(5.0, 20.0), (10.0, 35.0)], 10.0, "bf16", 30.0, 0.0, 1.0),
+        "never": module.Measured([(5.0, 20.0)], None, "fp32", 20.0, 0.0, 1.0),
     }
-    assert [row[2:] for row in module.table(sides)] == [[5.0, 1.0], [10.0, 0.5], ["not reached", None]]
+    rows = module.table(sides, floors={"bf16": 100.0, "fp32": 50.0})
+    assert [row[2:] for row in rows] == [[5.0, 1.0, 60.0, "60%"], [10.0, 0.5, 30.0, "30%"], ["not reached", None, 20.0, "40%"]]
 
 
 def test_what_a_toolkit_saved_is_looked_at_after_its_own_minutes(load: Load, tmp_path: Path) -> None:
