@@ -242,7 +242,7 @@ def test_batches_for_several_processes_become_smaller() -> None:
     assert [len(batch) for batch in plan_batches([5] * 32, budget=1000, workers=2)] == [16, 16]
 
 
-def test_a_stored_model_answers_the_same(tmp_path: Path) -> None:
+def test_a_stored_model_answers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One directory, and an ensemble of two; a member with another target vocabulary is refused."""
     source, target, other = codec(["abcd "]), codec(["vwxyz"]), codec(["vwxy"])
     pairs = {"source": "a", "target": "b"}
@@ -252,7 +252,11 @@ def test_a_stored_model_answers_the_same(tmp_path: Path) -> None:
     for name, model, codecs in zip("abc", [*models, network(source, other, recurrent=False)], [target, target, other], strict=True):
         save_model(tmp_path / name, model=model, config=config, codecs=(source, codecs), metrics={})
     limits = LengthCeilings(source=6)
+    monkeypatch.setattr(predict_module, "quick_beam", lambda *_: 3)
     loaded = Predictor.load(tmp_path / "a")
+    assert loaded.quick_beam is None  # small models are searched faster by an engine
+    monkeypatch.setattr(predict_module, "LARGE_MODEL", 1)
+    assert Predictor.load(tmp_path / "a").quick_beam == 3
     assert (loaded.search, loaded.ceilings) == (SEARCH, limits)
     made = Predictor([models[0]], source, target, search=SEARCH, ceilings=limits)
     assert essence(loaded.predict(TEXTS)) == essence(made.predict(TEXTS))

@@ -32,7 +32,7 @@ from transduce.model.seq2seq import Seq2Seq
 from transduce.predictions import Alternative, ForcedScore, Prediction
 from transduce.readings import LengthCeilings, Member, Readings, evaluation, read_values
 from transduce.searcher import Question, Searcher, question
-from transduce.train.precision import ProductKind, choose_products
+from transduce.train.precision import LARGE_MODEL, ProductKind, choose_products
 
 __all__ = ["Alternative", "ForcedScore", "Prediction", "Predictor"]
 
@@ -129,7 +129,7 @@ class Predictor:
         weights = sum(parameter.numel() for model in models for parameter in model.parameters())
         kind, reason = choose_products(precision, device=next(models[0].parameters()).device, num_weights=weights)
         models = [model_with_products(model, kind) for model in models]
-        predictor.quick_beam = quick_beam(models, kind)
+        predictor.quick_beam = quick_beam(models, kind) if weights >= LARGE_MODEL else None
         if kind != "fp32":
             predictor.shortlist = first.shortlist if len(loaded) == 1 else None
         predictor.members = tuple(Member(model, one.source_codec) for model, one in zip(models, loaded, strict=True))

@@ -10,7 +10,7 @@ from transduce.model.heads import token_head
 from transduce.model.packed import FEWEST_ROWS, PackedLinear, PackedProduct, PackedTokenHead, packed_model
 from transduce.model.products import FUSED, Linear, has_onednn
 
-pytestmark = pytest.mark.skipif(not has_onednn(), reason="oneDNN's packed products are not used on this processor")
+pytestmark = pytest.mark.skipif(not (has_onednn() or packed.has_blocks()), reason="oneDNN's packed products are not used on this processor")
 
 
 @pytest.mark.parametrize("shape", [(1, 64), (FEWEST_ROWS - 1, 64), (FEWEST_ROWS, 64), (7, 3, 64), (130, 64)], ids=str)
@@ -38,14 +38,23 @@ def test_a_packed_model_is_the_exact_one(decoder: dict[str, object], monkeypatch
 
 
 def test_small_layers_stay() -> None:
-    assert packed.packed_layer(Linear(256, 128)) is None and packed.packed_layer(nn.ReLU()) is None
-    assert type(packed.packed_layer(Linear(256, 768))) is PackedLinear
+    assert packed.packed_layer("a", Linear(256, 128)) is None and packed.packed_layer("b", nn.ReLU()) is None
+    assert type(packed.packed_layer("c", Linear(256, 768))) is PackedLinear
 
 
 @pytest.mark.parametrize(
-    ("vendor", "onednn", "wanted"), [("AuthenticAMD", True, True), ("AuthenticAMD", False, False), ("GenuineIntel", True, False)]
+    ("vendor", "onednn", "blocks", "wanted"),
+    [
+        ("AuthenticAMD", True, False, True),
+        ("AuthenticAMD", False, False, False),
+        ("GenuineIntel", True, False, False),
+        ("", False, True, True),
+    ],
 )
-def test_who_packs_follows_from_the_processor(vendor: str, onednn: bool, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_packs_follows_from_the_processor(
+    vendor: str, onednn: bool, blocks: bool, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packed, "cpu_vendor", lambda: vendor)
+    monkeypatch.setattr(packed, "has_blocks", lambda: blocks)
     monkeypatch.setattr(packed, "has_onednn", lambda: onednn)
     assert packed.packs() is wanted

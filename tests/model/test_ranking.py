@@ -10,15 +10,14 @@ from tests.model.test_int8 import DECODERS, model_with
 from transduce.data.batch import Padded
 from transduce.decode.options import SearchConfig
 from transduce.decode.search import ModelScorer, search
-from transduce.model import fused
-from transduce.model.blocked import has_blocks
+from transduce.model.blocked import has_blocks, has_ranking
 from transduce.model.heads import Asked, Best, TokenHead
 from transduce.model.int8 import Int8TokenHead, int8_model
 from transduce.model.ranking import RankingHead, ranking_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.whole import int16_matrix
 
-pytestmark = pytest.mark.skipif(not fused.compiles("avx512_vnni"), reason="needs numba and a processor with AVX512 VNNI")
+pytestmark = pytest.mark.skipif(not has_ranking(), reason="needs numba and AVX512 VNNI, or one of AMD's processors")
 ENOUGH = torch.tensor([0, 3])
 
 

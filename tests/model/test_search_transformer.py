@@ -154,8 +154,11 @@ def test_which_beams_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for packs, blocks, exact in ((True, True, 1), (True, False, 2), (False, False, None)):
         monkeypatch.setattr("transduce.model.search_transformer.packs", lambda packs=packs: packs)
         monkeypatch.setattr("transduce.model.search_transformer.has_blocks", lambda blocks=blocks: blocks)
-        found = {kind: quick_beam([model], kind) for kind, model in models.items()}  # type: ignore[arg-type]
-        assert found == {"fp32": exact, "int8": 2, "bf16": 2}
+        for instructions, rounded in (("avx512_vnni", 2), (None, None)):
+            monkeypatch.setattr("transduce.model.search_transformer.int8_instructions", lambda name=instructions: name)
+            found = {kind: quick_beam([model], kind) for kind, model in models.items()}  # type: ignore[arg-type]
+            assert found == {"fp32": exact, "int8": rounded, "bf16": rounded}
+    monkeypatch.undo()
     assert quick_beam([trained()], "int8") is None and quick_beam([models["int8"]] * 2, "int8") is None
 
 

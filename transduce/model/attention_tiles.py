@@ -114,7 +114,7 @@ def _sums(builder: Any, totals: Sequence[Any]) -> Any:
     pieces = range(0, LANES, 4)
     low, high = [[place + at for place in pieces for at in (half, half + 1, LANES + half, LANES + half + 1)] for half in (0, 2)]
     total = builder.fadd(shuffled(builder, (first, second), low), shuffled(builder, (first, second), high))
-    for lanes in (8, 4):
+    while (lanes := total.type.count // 2) >= 4:
         halves = (shuffled(builder, (total, total), range(begin, begin + lanes)) for begin in (0, lanes))
         total = builder.fadd(*halves)
     return total

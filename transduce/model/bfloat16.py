@@ -71,7 +71,7 @@ def rounded_rows(inputs: Tensor) -> Tensor:
     return padded_rows(inputs.reshape(-1, inputs.shape[-1]), torch.bfloat16)
 
 
-def bfloat16_layer(module: nn.Module) -> nn.Module | None:
+def bfloat16_layer(_name: str, module: nn.Module) -> nn.Module | None:
     """What takes the place of a module; None = it stays."""
     match module:
         case FeedForward() if module.activation in FUSED:

@@ -1,48 +1,50 @@
-"""Product loops of our own: of float32 and bfloat16 matrices, on AMD's processors with AVX512, in processes of one thread.
+"""Product loops of our own: of float32 and bfloat16 matrices, on AMD's processors with AVX512 or AVX2, in processes of one thread.
 
 In: rows and a matrix whose widths are multiples of 64. Out: their product. The decision to question: for the shapes of training, with
 operands that no cache holds, these loops are 5 % faster than oneDNN's and 10 to 20 % faster than MKL's (measured on Zen 4,
 docs/performance.md), and they need no code for each size, so that no row is padded.
 """
 
-from functools import cache
-from types import ModuleType
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transduce.model.fused import array, compiles, computes
+from transduce.model.fused import array, compiles, computes, loops_of
 from transduce.model.padded import with_room
 from transduce.processor import cpu_vendor
 
 KNOWN = ("none", "relu")
 """Non-linearities that these loops apply to their own sums."""
+WIDTH = 64
+"""What widths are multiples of."""
 MOST_SUMS = 1 << 20
 """Of `summed`: more leave the cache before the next rows come, and MKL, which takes more rows at once, is the faster one."""
 
 
-@cache
-def product_loops() -> ModuleType:
-    """The compiled loops, where `multiplies` has found them."""
-    from transduce.model import product_kernels
-
-    return product_kernels
-
-
-@cache
-def half_loops() -> ModuleType:
-    """Those of bfloat16 matrices."""
-    from transduce.model import half_kernels
-
-    return half_kernels
+product_loops = partial(loops_of, "model.product_kernels")
+"""Of float32 matrices, where `multiplies` says so."""
+half_loops = partial(loops_of, "model.half_kernels")
+"""Of bfloat16 matrices."""
 
 
 @cache
 def has_blocks(kind: torch.dtype = torch.float32) -> bool:
     """Whether there are loops for numbers of this kind, and this is a processor on which they were measured to be the fastest."""
-    instructions = {torch.float32: "avx512f", torch.bfloat16: "avx512_bf16", torch.int8: "avx512_vnni"}
-    return kind in instructions and compiles(instructions[kind]) and cpu_vendor() == "AuthenticAMD"
+    wide = {torch.float32: "avx512f", torch.bfloat16: "avx512bf16", torch.int16: "avx512vnni", torch.int8: "avx512vnni"}
+    known = wide if has_wide_vectors() else {torch.float32: "fma", torch.int16: "avx2"}
+    return kind in known and compiles(known[kind]) and cpu_vendor() == "AuthenticAMD"
+
+
+def has_wide_vectors() -> bool:
+    """Whether the loops are those for AVX512. Those for AVX2 make gradients of weights no faster than MKL does (measured)."""
+    return compiles("avx512f")
+
+
+def has_ranking() -> bool:
+    """Whether loops find the best tokens of a head by 16-bit products."""
+    return compiles("avx512vnni") or has_blocks(torch.int16)
 
 
 def multiplies(rows: Tensor, matrix: Tensor) -> bool:
@@ -52,13 +54,13 @@ def multiplies(rows: Tensor, matrix: Tensor) -> bool:
 
 def sums(outer: Tensor, rows: Tensor) -> bool:
     """Whether `summed` makes the product of outer (M, N) and rows (M, K)."""
-    known = outer.dtype == rows.dtype == torch.float32 and has_blocks() and computes(outer)
+    known = outer.dtype == rows.dtype == torch.float32 and has_blocks() and has_wide_vectors() and computes(outer)
     return known and outer.shape[1] * rows.shape[1] <= MOST_SUMS and fits(outer.shape[1], rows.shape[1])
 
 
 def fits(*widths: int) -> bool:
     """Whether matrices of these widths are multiplied in whole tiles."""
-    return not any(width % product_loops().COLUMNS for width in widths)
+    return not any(width % WIDTH for width in widths)
 
 
 def multiplier(matrix: Tensor, bias: Tensor | None = None) -> "Multiplier":

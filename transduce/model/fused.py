@@ -6,7 +6,8 @@ passes each: the same up to rounding, but with other random numbers.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +17,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from transduce.model.padded import with_room
-from transduce.processor import cpu_flags
 
 Array = np.ndarray[Any, Any]
 
@@ -33,9 +33,9 @@ def kernels() -> ModuleType | None:
 
 @cache
 def compiles(instructions: str) -> bool:
-    """Whether loops can be compiled with these instructions, as Linux names them."""
+    """Whether loops can be compiled with these instructions, as LLVM names them."""
     found = kernels()
-    return found is not None and found.NATIVE and instructions in cpu_flags()
+    return found is not None and instructions in found.INSTRUCTIONS
 
 
 def loops_used(device: torch.device, threads: int) -> str:
@@ -74,43 +74,16 @@ def rows(tensor: Tensor) -> Array:
     return array(tensor).reshape(-1, tensor.shape[-1])
 
 
-def loops() -> ModuleType:
-    """The compiled loops, where `fuses` has found them."""
-    found = kernels()
-    assert found is not None
-    return found
-
-
 @cache
-def search_loops() -> ModuleType:
-    """The compiled loops of a step of search, where there are `kernels`."""
-    from transduce.model import search_kernels
-
-    return search_kernels
+def loops_of(module: str) -> ModuleType:
+    """A module of compiled loops, where there are `kernels` and the instructions for it; what nobody asks for is never compiled."""
+    return import_module(f"transduce.{module}")
 
 
-@cache
-def int8_loops() -> ModuleType:
-    """The compiled int8 products, where there are `kernels` and the instructions for them."""
-    from transduce.model import int8_kernels
-
-    return int8_kernels
-
-
-@cache
-def int16_loops() -> ModuleType:
-    """The compiled int16 products, where there are `kernels` and the instructions for them."""
-    from transduce.model import int16_kernels
-
-    return int16_kernels
-
-
-@cache
-def ranking_loops() -> ModuleType:
-    """The compiled ranking by such products."""
-    from transduce.model import ranking_kernels
-
-    return ranking_kernels
+loops = partial(loops_of, "model.kernels")
+"""Between the products of training, where `fuses` says so."""
+search_loops = partial(loops_of, "model.search_kernels")
+"""Of a step of search, where `searches` says so."""
 
 
 class Mask:

@@ -10,6 +10,7 @@ products (one scale for all rows) would not give. Weights have one scale per out
 
 import copy
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,15 @@ from transduce.model.fused import array, search_loops, searches
 from transduce.model.heads import Asked, Best, TokenHead, token_head
 from transduce.model.padded import padded_count, padded_rows
 from transduce.model.products import FUSED, Linear
+from transduce.model.ranking import RankingHead
 from transduce.model.seq2seq import Seq2Seq
-from transduce.model.whole import LEAST, ZERO, Int16Linear, int8_matrix
+from transduce.model.whole import FEWEST_ROUNDED, LEAST, ZERO, Int16Linear, int8_matrix
 from transduce.processor import cpu_flags
 
 TILES = "amx_int8"
-LARGEST = 127.0
-"""Of a rounded weight; -128 is not used, so that the range is symmetric."""
+LARGEST, LARGEST_OF_PAIRS = 127.0, 63.0
+"""Of a rounded weight, everywhere and where `torch._int_mm` adds up pairs of products in 16 bits; -128 is not used, so that the range is
+symmetric."""
 STEPS, HALF = 255.0, 128.0
 """Of a row of inputs, and what is taken from their number, so that it is one of int8."""
 BLOCK = 256
@@ -33,10 +36,17 @@ BLOCK = 256
 DELICATE = "pasts.", ".memory.", ".cross.", ".0.feed_forward.inner"
 """In the names of the parts of a Transformer decoder whose rounding changes its answers most for what they cost (measured,
 docs/performance.md): how it looks at what was written before and at the memory, and what comes first after that."""
-FEWEST_PACKED = 2048
-"""Tokens of a shortlist."""
 FEWEST_WEIGHTS = 64 * 64
 """Smaller matrices stay as they are: rounding the inputs would cost more than the product."""
+
+
+@cache
+def largest_weight() -> float:
+    """Which of the `LARGEST` keeps whole sums exact here. Without VNNI two products (one of 255 steps, the other of a weight) meet in 16
+    bits, where larger ones would be cut without a word; so it is tried, not assumed."""
+    numbers = torch.full((64, 64), int(LARGEST), dtype=torch.int8)
+    exact = bool((torch._int_mm(numbers, numbers.t()) == 64 * int(LARGEST) ** 2).all())
+    return LARGEST if exact else LARGEST_OF_PAIRS
 
 
 class Int8Product(nn.Module):
@@ -50,7 +60,7 @@ class Int8Product(nn.Module):
 
     def __init__(self, weight: Tensor, *, packed: bool | None = None) -> None:
         super().__init__()
-        scales = weight.detach().float().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST  # (N,)
+        scales = weight.detach().float().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / largest_weight()  # (N,)
         rounded = (weight.detach() / scales[:, None]).round().to(torch.int8)  # (N, K)
         self.register_buffer("scales", scales, persistent=False)
         self.packed = TILES in cpu_flags() if packed is None else packed
@@ -132,30 +142,36 @@ class Int8TokenHead(TokenHead):
     def narrowed(self, tokens: Tensor) -> TokenHead:
         """See `TokenHead`. Of few tokens in float32: rounding and packing them for each batch would cost more than the products."""
         narrow = super().narrowed(tokens)
-        return narrow if len(tokens) < FEWEST_PACKED else Int8TokenHead(narrow)
+        return narrow if len(tokens) < FEWEST_ROUNDED else Int8TokenHead(narrow)
 
 
 def int8_model(model: Seq2Seq) -> Seq2Seq:
     """A copy of `model` with int8 products in encoder, decoder and head; everything else is shared with it, the weights included. What
-    rounding would change most (`DELICATE`) has products of 16 bits, where there are loops for them."""
-    converted = with_products(model, lambda module: Int8Linear(module) if type(module) is Linear else None)
-    for name, module in list(converted.decoder.named_modules()) if has_blocks(torch.int8) else ():
-        if type(module) is Int8Linear and any(part in name for part in DELICATE):
-            converted.decoder.set_submodule(name, Int16Linear(module.weight, module.bias))
-    converted.head = Int8TokenHead(token_head(converted.head))
+    rounding would change most (`DELICATE`) has products of 16 bits, where there are loops for them, all where there are none for 8."""
+    converted, head = with_products(model, whole_layer), token_head(model.head)
+    converted.head = RankingHead(head) if has_blocks(torch.int16) and not has_blocks(torch.int8) else Int8TokenHead(head)
     return converted
 
 
-def with_products(model: Seq2Seq, make: Callable[[nn.Module], nn.Module | None]) -> Seq2Seq:
-    """A copy of `model` that shares its weights, with make(part), where that is something, in place of each part of encoder and decoder
-    down to single layers. Small linear layers stay as they are."""
+def whole_layer(name: str, module: nn.Module) -> nn.Module | None:
+    """What takes the place of a part of the model with that name; None = it stays."""
+    if type(module) is not Linear:
+        return None
+    delicate = name.startswith("decoder.") and any(part in name for part in DELICATE)
+    exact = has_blocks(torch.int16) and (delicate or not has_blocks(torch.int8))
+    return Int16Linear(module.weight, module.bias) if exact else Int8Linear(module)
+
+
+def with_products(model: Seq2Seq, make: Callable[[str, nn.Module], nn.Module | None]) -> Seq2Seq:
+    """A copy of `model` that shares its weights, with make(name, part), where that is something, in place of each part of encoder and
+    decoder down to single layers. Small linear layers stay as they are."""
     shared: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     converted = copy.deepcopy(model, shared).eval()
-    for part in (converted.encoder, converted.decoder):
+    for end, part in (("encoder", converted.encoder), ("decoder", converted.decoder)):
         replaced: tuple[str, ...] = ()
         for name, module in list(part.named_modules()):
             small = type(module) is Linear and module.weight.numel() < FEWEST_WEIGHTS
-            instead = None if small or name.startswith(replaced) else make(module)
+            instead = None if small or name.startswith(replaced) else make(f"{end}.{name}", module)
             if instead is not None:
                 part.set_submodule(name, instead)
                 replaced = (*replaced, f"{name}.")

@@ -11,12 +11,15 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import binding
 from numba.extending import overload
 
 VERSION: str = numba.__version__
 _settings = vars(numba.config)
-NATIVE: bool = _settings["CPU_NAME"] is None and _settings["CPU_FEATURES"] is None and bool(_settings["ENABLE_AVX"])
-"""Whether numba compiles for this processor, as it does unless its environment variables say another."""
+_native = _settings["CPU_NAME"] is None and _settings["CPU_FEATURES"] is None and bool(_settings["ENABLE_AVX"])
+INSTRUCTIONS = frozenset(name for name, has in binding.get_host_cpu_features().items() if has and _native)
+"""What numba compiles with here, as LLVM names it, and by which it tells apart what it has kept; nothing where its environment variables
+say another processor."""
 Array = np.ndarray[Any, Any]
 """Of float32, or of uint16: bits of bfloat16."""
 

@@ -32,7 +32,7 @@ FEWEST_ROWS_OF_SMALL, SMALL = 96, 256 * 512
 
 def packs() -> bool:
     """Whether packed float32 products are the faster ones here."""
-    return has_onednn() and cpu_vendor() == "AuthenticAMD"
+    return has_blocks() or (has_onednn() and cpu_vendor() == "AuthenticAMD")
 
 
 class PackedProduct(nn.Module):
@@ -42,7 +42,7 @@ class PackedProduct(nn.Module):
         super().__init__()
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.blocks = multiplier(self.weight, self.bias) if has_blocks() and fits(*weight.shape) else None
-        self.packed = packed_weight(self.weight) if self.blocks is None else None
+        self.packed = packed_weight(self.weight) if self.blocks is None and has_onednn() else None
         self.fewest = FEWEST_ROWS if weight.numel() >= SMALL else FEWEST_ROWS_OF_SMALL
 
     def forward(self, inputs: Tensor, *, then: str = "none") -> Tensor:
@@ -86,7 +86,7 @@ class PackedTokenHead(TokenHead):
         return self.product(self.project(hidden))  # type: ignore[no-any-return]
 
 
-def packed_layer(module: nn.Module) -> nn.Module | None:
+def packed_layer(_name: str, module: nn.Module) -> nn.Module | None:
     """What takes the place of a module; None = it stays."""
     return PackedLinear(module) if type(module) is Linear and module.weight.numel() >= FEWEST_WEIGHTS else None
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from transduce.model.blocked import KNOWN, back_multiplier, multiplier, multiplies, summed, sums
+from transduce.model.blocked import KNOWN, back_multiplier, has_blocks, multiplier, multiplies, summed, sums
 from transduce.model.fused import column_sums
 from transduce.model.padded import padded_rows
 from transduce.processor import cpu_flags, cpu_vendor
@@ -63,7 +63,7 @@ def compiles_sizes(inputs: Tensor) -> bool:
     if torch.is_autocast_enabled("cpu"):
         return compute_dtype(inputs) == torch.bfloat16
     trains = torch.is_grad_enabled() and inputs.dtype == torch.float32
-    return trains and inputs.shape[:-1].numel() >= FEWEST_ROWS and prefers_onednn(inputs)
+    return trains and inputs.shape[:-1].numel() >= FEWEST_ROWS and (has_blocks() or prefers_onednn(inputs))
 
 
 def prefers_onednn(rows: Tensor) -> bool:

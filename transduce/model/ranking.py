@@ -10,10 +10,10 @@ is computed in float32.
 
 from torch import Tensor, nn
 
-from transduce.model.fused import compiles
+from transduce.model.blocked import has_ranking
 from transduce.model.heads import Asked, Best, TokenHead, token_head
 from transduce.model.seq2seq import Seq2Seq
-from transduce.model.whole import int16_matrix
+from transduce.model.whole import FEWEST_ROUNDED, int16_matrix
 
 
 class RankingHead(TokenHead):
@@ -32,10 +32,15 @@ class RankingHead(TokenHead):
         """See `TokenHead`."""
         return self._matrix.best(self.project(hidden), (self.weight, self.bias), asked)
 
+    def narrowed(self, tokens: Tensor) -> TokenHead:
+        """See `TokenHead`."""
+        narrow = super().narrowed(tokens)
+        return narrow if len(tokens) < FEWEST_ROUNDED else RankingHead(narrow)
+
 
 def ranking_model(model: Seq2Seq) -> Seq2Seq:
     """The model with such a head, where there are loops and the instruction for it."""
-    if not compiles("avx512_vnni"):
+    if not has_ranking():
         return model
     head = RankingHead(token_head(model.head))
     return Seq2Seq(model.frontend, model.encoder, embedding=model.embedding, decoder=model.decoder, head=head, ctc=model.ctc).eval()

@@ -34,6 +34,7 @@ from transduce.model.seq2seq import Seq2Seq
 from transduce.model.stack import DecoderStack, Residual
 from transduce.model.transformer import Positions, TransformerDecoder, TransformerEncoder, TransformerState
 from transduce.model.whole import Int16Linear
+from transduce.processor import int8_instructions
 
 LONGEST = 64
 """Positions of a sequence up to which a loop attends; batched products are faster beyond."""
@@ -55,9 +56,9 @@ def quick_beam(models: Sequence[Seq2Seq], kind: Literal["fp32", "int8", "bf16"])
     numbers (docs/performance.md); None = it was not."""
     if len(models) > 1 or type(models[0].decoder) is not LoopedDecoder:
         return None
-    if kind == "fp32" and not packs():
-        return None
-    return 1 if kind == "fp32" and has_blocks() else 2
+    if kind == "fp32":
+        return 1 if has_blocks() else (2 if packs() else None)
+    return 2 if int8_instructions() is not None else None
 
 
 def with_loops(model: Seq2Seq) -> Seq2Seq:

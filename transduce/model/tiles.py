@@ -1,4 +1,4 @@
-"""Tiles of sums: the innermost loop of a product, whose sums stay in the registers of a processor with AVX512 while they grow.
+"""Tiles of sums: the innermost loop of a product, whose sums stay in the registers of a processor with AVX512 or AVX2 while they grow.
 
 In: addresses of rows, columns and sums. Out: operations for the loops of other modules. The decision to question: they are written in the
 compiler's own terms, because numba has no word for a vector. Libraries have such loops too, but do not know what is in which cache, nor
@@ -48,7 +48,7 @@ class _Half(ir.Type):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Tile:
-    """Sums of so many rows and vectors of columns; with a row of vectors and one more these are at most 32 registers.
+    """Sums of so many rows and vectors of columns; with a row of vectors and one more these fill the registers.
 
     kind: of the sums; those of whole numbers are added to floats at the end alone. add: (builder, sums, two times words) -> sums to which
     the products of the words, or of the numbers in these, are added. rectified: whether sums below zero are written as zero. halved:
@@ -130,34 +130,41 @@ def floats(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
 
 def halves(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     """Words of two bfloat16 numbers (AVX512 BF16)."""
-    return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", (total, *words))
+    return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", (total, *words), total.type)
 
 
 def pairs(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
-    """Words of two 16-bit whole numbers (AVX512 VNNI)."""
-    return call(builder, "llvm.x86.avx512.vpdpwssd.512", (total, *words))
+    """Words of two 16-bit whole numbers (AVX512 VNNI, or AVX2 in two instructions)."""
+    if LANES == AVX512:
+        return call(builder, "llvm.x86.avx512.vpdpwssd.512", (total, *words), total.type)
+    numbers = tuple(builder.bitcast(word, ir.VectorType(ir.IntType(16), 2 * LANES)) for word in words)
+    return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", numbers, total.type))
 
 
 def fours(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     """Words of four 8-bit whole numbers, those of rows without a sign (AVX512 VNNI)."""
-    return call(builder, "llvm.x86.avx512.vpdpbusd.512", (total, *words))
+    return call(builder, "llvm.x86.avx512.vpdpbusd.512", (total, *words), total.type)
 
 
-FLOATS = Tile(6, 4, vectors.FLOATS, floats)
+AVX512 = 16
+"""Lanes."""
+VECTORS = LANES // 4
+"""Of columns: with six rows 29 of 32 registers, or 15 of 16."""
+FLOATS = Tile(6, VECTORS, vectors.FLOATS, floats)
 """Of float32 products with many columns."""
-SUMMED = Tile(4, 4, vectors.FLOATS, floats)
+SUMMED = Tile(4, VECTORS, vectors.FLOATS, floats)
 """Of those whose rows are columns of a matrix, as in the gradient of a weight: a vector's worth of neighbours is used at once."""
-PAIRS, FOURS = Tile(6, 4, vectors.WORDS, pairs), Tile(6, 4, vectors.WORDS, fours)
+PAIRS, FOURS = Tile(6, VECTORS, vectors.WORDS, pairs), Tile(6, VECTORS, vectors.WORDS, fours)
 
 grow_floats, grow_rectified = FLOATS.operation(), replace(FLOATS, rectified=True).operation()
 grow_summed, grow_pairs, grow_fours = (tile.operation() for tile in (SUMMED, PAIRS, FOURS))
 
-HALVES = Tile(6, 4, vectors.FLOATS, halves)
+HALVES = Tile(6, VECTORS, vectors.FLOATS, halves)
 grow_halves = HALVES.operation()
 grow_halved, grow_halved_rectified = (replace(HALVES, halved=True, rectified=each).operation() for each in (False, True))
 
 
-SPARSE_WORDS, SPARSE_TILES = 64, 2
+SPARSE_WORDS, SPARSE_TILES = 64, 32 // LANES
 """Words of a row, a bit each, and tiles of columns that `grow_sparse` looks at: what both need of a matrix fits the first cache."""
 
 
@@ -199,12 +206,12 @@ def _grow_sparse(_context: Any, places: Any) -> Any:
 
 
 def _turn(_context: Any, read: Any, written: Any) -> Any:
-    """Writes 16 rows of 16 words as columns. Both: the address, and the bytes from row to row."""
+    """Writes LANES rows of as many words as columns. Both: the address, and the bytes from row to row."""
 
     def write(context: Any, builder: Any, *given: Any) -> Any:
         (source, target) = (parts(builder, one) for one in given[-1])
         rows = [load(builder, place, vectors.WORDS) for place in lines(builder, source, LANES)]
-        for apart in (1, 2, 4, 8):  # blocks of so many words change places across the diagonal
+        for apart in (1 << power for power in range(LANES.bit_length() - 1)):  # blocks of so many words change places across the diagonal
             for row in (row for row in range(LANES) if not row & apart):
                 pair = rows[row], rows[row + apart]
                 first = [column if not column & apart else LANES + column - apart for column in range(LANES)]

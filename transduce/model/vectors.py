@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from transduce.model.kernels import part
+from transduce.model.kernels import INSTRUCTIONS, part
 
-LANES = 16
-"""32-bit words of a vector."""
+LANES = 16 if "avx512f" in INSTRUCTIONS else 8
+"""32-bit words of a vector, as a register has them: AVX512's, of which there are 32, or AVX2's, of which there are 16."""
 VECTOR_BYTES = 4 * LANES
 WORD, LONG = ir.IntType(32), ir.IntType(64)
 WORDS, FLOATS, HALVES = (ir.VectorType(kind, LANES) for kind in (WORD, ir.FloatType(), ir.IntType(16)))
@@ -63,12 +63,12 @@ def repeated(builder: Any, word: Any) -> Any:
 
 def add_products(builder: Any, total: Any, factors: tuple[Any, Any]) -> Any:
     """total + the product of two vectors, rounded once."""
-    return call(builder, "llvm.fma.v16f32", (*factors, total))
+    return call(builder, f"llvm.fma.v{LANES}f32", (*factors, total), total.type)
 
 
-def call(builder: Any, name: str, operands: tuple[Any, ...]) -> Any:
-    """A function of the compiler's, whose result is of the kind of its first operand."""
-    kind = ir.FunctionType(operands[0].type, tuple(operand.type for operand in operands))
+def call(builder: Any, name: str, operands: tuple[Any, ...], result: Any) -> Any:
+    """A function of the compiler's, and the kind of its result."""
+    kind = ir.FunctionType(result, tuple(operand.type for operand in operands))
     return builder.call(_function(builder, name, kind), operands)
 
 

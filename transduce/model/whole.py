@@ -8,6 +8,7 @@ time; of 8 bits, in a quarter of it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,10 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transduce.model.fused import array, int8_loops, int16_loops, ranking_loops, searches
+from transduce.model.fused import array, loops_of, searches
 from transduce.model.heads import Asked, Best
 from transduce.model.products import FUSED
 
+int8_loops, int16_loops, ranking_loops = (partial(loops_of, f"model.{name}_kernels") for name in ("int8", "int16", "ranking"))
+FEWEST_ROUNDED = 2048
+"""Tokens of a shortlist; of fewer, products in float32 cost less than rounding and packing them for each batch."""
 LEAST, ZERO = np.float32(-np.inf), np.float32(0)
 
 

@@ -9,7 +9,6 @@ question: steps are scaled to the size that Adam's usually have (Liu 2025, 2.2),
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from transduce.model.blocked import fits, has_blocks
-from transduce.model.fused import array
+from transduce.model.fused import array, loops_of
 from transduce.train.precision import choose_precision
 
 MOMENTUM = 0.95
@@ -75,12 +74,8 @@ class Muon(torch.optim.AdamW):
         return state["momentum_buffer"]  # type: ignore[no-any-return]
 
 
-@cache
-def muon_loops() -> ModuleType:
-    """The compiled loops, where `knows` has found them."""
-    from transduce.train import muon_kernels
-
-    return muon_kernels
+muon_loops = partial(loops_of, "train.muon_kernels")
+"""Of a step of a matrix, where `knows` says so."""
 
 
 def knows(matrix: Tensor) -> bool:

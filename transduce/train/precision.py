@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from transduce.errors import ConfigError
+from transduce.model.blocked import has_blocks
 from transduce.processor import cpu_flags, int8_instructions
 
 Products = Literal["fp32", "int8", "bf16"]
@@ -73,7 +74,7 @@ def choose_products(wanted: ProductKind, *, device: torch.device, num_weights: i
         if wanted != "auto":
             raise ConfigError(f"precision = {wanted}: the model is on a GPU, and {wanted} products are for processors; use fp32 or auto")
         return "fp32", "on a GPU"
-    tiles, int8, bf16 = "amx_bf16" in cpu_flags(), int8_instructions(), _cpu_bf16(cpu_flags())
+    tiles, int8, bf16 = "amx_bf16" in cpu_flags(), _cpu_int8(), _cpu_bf16(cpu_flags())
     if wanted == "bf16":
         return "bf16", bf16[1] if bf16[0] else f"asked for, slow: {bf16[1]}"
     if wanted == "int8":
@@ -83,6 +84,11 @@ def choose_products(wanted: ProductKind, *, device: torch.device, num_weights: i
     if tiles:
         return "bf16", bf16[1]
     return ("int8", int8) if int8 is not None else ("fp32", "the processor has no VNNI instructions")
+
+
+def _cpu_int8() -> str | None:
+    """Why products of rounded numbers are faster than exact ones here; None where they are not."""
+    return int8_instructions() or ("16-bit products, avx2" if has_blocks(torch.int16) else None)
 
 
 def _cuda_bf16() -> tuple[bool, str]:
