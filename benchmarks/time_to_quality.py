@@ -211,7 +211,7 @@ def say_look(name: str, look: Look) -> None:
 
 
 def table(sides: dict[str, Measured], *, floors: dict[str, float]) -> list[list[object]]:
-    """One row per side: what was seen, minutes to the goal, ours over that, and the speed of its training. floors: as `floors_of` has them."""
+    """One row per side: what was seen, minutes to the goal, ours over that, its speed. floors: as `floors_of` has them."""
     best = sides[OURS].reached if OURS in sides else None
     return [
         [

@@ -5,13 +5,14 @@ operands that no cache holds, these loops are 5 % faster than oneDNN's and 10 to
 docs/performance.md), and they need no code for each size, so that no row is padded.
 """
 
-from functools import cache, partial
+from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transduce.model.fused import array, compiles, computes, loops_of
+from transduce.model.fused import array, compiles, computes
 from transduce.model.padded import with_room
 from transduce.processor import cpu_vendor
 
@@ -23,10 +24,20 @@ MOST_SUMS = 1 << 20
 """Of `summed`: more leave the cache before the next rows come, and MKL, which takes more rows at once, is the faster one."""
 
 
-product_loops = partial(loops_of, "model.product_kernels")
-"""Of float32 matrices, where `multiplies` says so."""
-half_loops = partial(loops_of, "model.half_kernels")
-"""Of bfloat16 matrices."""
+@cache
+def product_loops() -> ModuleType:
+    """The compiled loops, where `multiplies` has found them."""
+    from transduce.model import product_kernels
+
+    return product_kernels
+
+
+@cache
+def half_loops() -> ModuleType:
+    """Those of bfloat16 matrices."""
+    from transduce.model import half_kernels
+
+    return half_kernels
 
 
 @cache

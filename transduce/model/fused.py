@@ -6,8 +6,7 @@ passes each: the same up to rounding, but with other random numbers.
 """
 
 from collections.abc import Sequence
-from functools import cache, partial
-from importlib import import_module
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -74,16 +73,19 @@ def rows(tensor: Tensor) -> Array:
     return array(tensor).reshape(-1, tensor.shape[-1])
 
 
+def loops() -> ModuleType:
+    """The compiled loops, where `fuses` has found them."""
+    found = kernels()
+    assert found is not None
+    return found
+
+
 @cache
-def loops_of(module: str) -> ModuleType:
-    """A module of compiled loops, where there are `kernels` and the instructions for it; what nobody asks for is never compiled."""
-    return import_module(f"transduce.{module}")
+def search_loops() -> ModuleType:
+    """The compiled loops of a step of search, where there are `kernels`."""
+    from transduce.model import search_kernels
 
-
-loops = partial(loops_of, "model.kernels")
-"""Between the products of training, where `fuses` says so."""
-search_loops = partial(loops_of, "model.search_kernels")
-"""Of a step of search, where `searches` says so."""
+    return search_kernels
 
 
 class Mask:

@@ -130,20 +130,20 @@ def floats(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
 
 def halves(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     """Words of two bfloat16 numbers (AVX512 BF16)."""
-    return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", (total, *words), total.type)
+    return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", (total, *words), result=total.type)
 
 
 def pairs(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     """Words of two 16-bit whole numbers (AVX512 VNNI, or AVX2 in two instructions)."""
     if LANES == AVX512:
-        return call(builder, "llvm.x86.avx512.vpdpwssd.512", (total, *words), total.type)
+        return call(builder, "llvm.x86.avx512.vpdpwssd.512", (total, *words), result=total.type)
     numbers = tuple(builder.bitcast(word, ir.VectorType(ir.IntType(16), 2 * LANES)) for word in words)
-    return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", numbers, total.type))
+    return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", numbers, result=total.type))
 
 
 def fours(builder: Any, total: Any, words: tuple[Any, Any]) -> Any:
     """Words of four 8-bit whole numbers, those of rows without a sign (AVX512 VNNI)."""
-    return call(builder, "llvm.x86.avx512.vpdpbusd.512", (total, *words), total.type)
+    return call(builder, "llvm.x86.avx512.vpdpbusd.512", (total, *words), result=total.type)
 
 
 AVX512 = 16

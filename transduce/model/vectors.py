@@ -63,10 +63,10 @@ def repeated(builder: Any, word: Any) -> Any:
 
 def add_products(builder: Any, total: Any, factors: tuple[Any, Any]) -> Any:
     """total + the product of two vectors, rounded once."""
-    return call(builder, f"llvm.fma.v{LANES}f32", (*factors, total), total.type)
+    return call(builder, f"llvm.fma.v{LANES}f32", (*factors, total), result=total.type)
 
 
-def call(builder: Any, name: str, operands: tuple[Any, ...], result: Any) -> Any:
+def call(builder: Any, name: str, operands: tuple[Any, ...], *, result: Any) -> Any:
     """A function of the compiler's, and the kind of its result."""
     kind = ir.FunctionType(result, tuple(operand.type for operand in operands))
     return builder.call(_function(builder, name, kind), operands)

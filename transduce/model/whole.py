@@ -8,7 +8,6 @@ time; of 8 bits, in a quarter of it.
 """
 
 from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transduce.model.fused import array, loops_of, searches
+from transduce.model.fused import array, searches
 from transduce.model.heads import Asked, Best
 from transduce.model.products import FUSED
 
-int8_loops, int16_loops, ranking_loops = (partial(loops_of, f"model.{name}_kernels") for name in ("int8", "int16", "ranking"))
 FEWEST_ROUNDED = 2048
 """Tokens of a shortlist; of fewer, products in float32 cost less than rounding and packing them for each batch."""
 LEAST, ZERO = np.float32(-np.inf), np.float32(0)
@@ -60,26 +58,32 @@ class WholeMatrix:
 
 def int8_matrix(rounded: Tensor, scales: Tensor) -> WholeMatrix:
     """Rounded weights (N, K) int8 and the scales (N,) of its outputs."""
-    loops, size = int8_loops(), len(rounded)
+    from transduce.model import int8_kernels as loops  # where there is numba
+    from transduce.model import ranking_kernels
+
+    size = len(rounded)
     more = -size % loops.COLUMNS
     whole = functional.pad(rounded, (0, -rounded.shape[1] % 4, 0, more))
     words = whole.view(torch.int32)  # (N', P)
     tiles = words.view(-1, loops.COLUMNS, words.shape[1]).transpose(1, 2).contiguous()
     parts = tiles, whole.sum(1).float(), functional.pad(scales, (0, more))
-    return WholeMatrix(parts, size, loops=loops, rank=ranking_loops().best_of_fours)
+    return WholeMatrix(parts, size, loops=loops, rank=ranking_kernels.best_of_fours)
 
 
 def int16_matrix(weight: Tensor) -> WholeMatrix:
     """Weights (N, K), rounded to 16 bits or less, so that no sum overflows."""
-    (size, width), loops = weight.shape, int16_loops()
-    exact, more = weight.detach().float(), -size % loops.COLUMNS
+    from transduce.model import int16_kernels as loops  # where there is numba
+    from transduce.model import ranking_kernels
+
+    (size, width), exact = weight.shape, weight.detach().float()
+    more = -size % loops.COLUMNS
     norms = torch.stack([part.norm(dim=1) for part in torch.split(exact, 2 * loops.WORDS, dim=1)]).amax(0)
     steps = torch.maximum(norms / float(loops.NORM), exact.abs().amax(1) / float(loops.LARGEST))
     steps = steps.clamp_min(torch.finfo(torch.float32).tiny)
     rounded = functional.pad((exact / steps[:, None]).round().to(torch.int16), (0, width % 2, 0, more))
     tiles = rounded.view(-1, loops.COLUMNS, rounded.shape[1] // 2, 2).transpose(1, 2).contiguous()
     parts = tiles, functional.pad(steps, (0, more))
-    return WholeMatrix(parts, size, loops=loops, rank=ranking_loops().best_of_pairs)
+    return WholeMatrix(parts, size, loops=loops, rank=ranking_kernels.best_of_pairs)
 
 
 class Int16Linear(nn.Module):

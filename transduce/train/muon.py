@@ -9,6 +9,7 @@ question: steps are scaled to the size that Adam's usually have (Liu 2025, 2.2),
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from transduce.model.blocked import fits, has_blocks
-from transduce.model.fused import array, loops_of
+from transduce.model.fused import array
 from transduce.train.precision import choose_precision
 
 MOMENTUM = 0.95
@@ -74,8 +75,12 @@ class Muon(torch.optim.AdamW):
         return state["momentum_buffer"]  # type: ignore[no-any-return]
 
 
-muon_loops = partial(loops_of, "train.muon_kernels")
-"""Of a step of a matrix, where `knows` says so."""
+@cache
+def muon_loops() -> ModuleType:
+    """The compiled loops, where `knows` has found them."""
+    from transduce.train import muon_kernels
+
+    return muon_kernels
 
 
 def knows(matrix: Tensor) -> bool:
