@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 
+from transduce.processor import cpu_flags
+
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 Load = Callable[[str], ModuleType]
 
@@ -321,6 +323,22 @@ def test_an_unknown_peer_is_refused_and_a_missing_one_tells_its_command(
     assert stop.value.code == 2
     with pytest.raises(FileNotFoundError, match=r"python benchmarks/peers\.py --folder .* eole"):
         peers.python_of(tmp_path, "eole")
+
+
+def test_a_command_sees_a_processor_with_avx2_alone(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    if "avx2" not in cpu_flags():
+        pytest.skip("this processor has no AVX2")
+    as_avx2, told = load("as_avx2"), tmp_path / "told"
+    seen = "torch.backends.cpu.get_cpu_capability(), vectors.LANES, any(name.startswith('avx512') for name in cpu_flags())"
+    imports = "import pathlib, torch; from transduce.model import vectors; from transduce.processor import cpu_flags"
+    program = f"{imports}; pathlib.Path({str(told)!r}).write_text(str(({seen})))"
+    assert run_main(as_avx2, [], monkeypatch) == 2
+    code = run_main(as_avx2, [sys.executable, "-c", program], monkeypatch)
+    if code == 2:
+        pytest.skip("nothing can be hidden here: that needs Linux and root")
+    assert code == 0 and told.read_text() == "('AVX2', 8, False)"
+    assert run_main(as_avx2, [sys.executable, "-c", "raise SystemExit(5)"], monkeypatch) == 5
 
 
 def test_time_to_quality(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, streams, messages. Processes are real where streams or signals matter."""
 
+import gc
 import io
 import json
 import os
@@ -156,6 +157,13 @@ def test_text_has_as_many_lines_too(call: Call) -> None:
     code, output, _ = call("predict", "run", stdin="abc\n\nzz\u2028é\nde\r\nlast".encode())
     assert code == 0 and output.count("\n") == 5 and output.split("\n")[1] == ""
     assert call("predict", "run", stdin=b"")[:2] == (0, "")
+
+
+def test_what_was_loaded_is_not_looked_through_again_while_it_searches(call: Call) -> None:
+    gc.unfreeze()
+    assert call("predict", "run", "-i", "valid.src")[0] == 0
+    assert gc.get_freeze_count() > 10_000
+    gc.unfreeze()
 
 
 def test_input_that_is_not_utf8_names_the_line(call: Call) -> None:
