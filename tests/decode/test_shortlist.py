@@ -12,6 +12,7 @@ from transduce.decode.scorers import ModelScorer
 from transduce.decode.search import search
 from transduce.decode.shortlist import MULTIPLE, Shortlist, ShortlistScorer
 from transduce.model import int8 as int8_module
+from transduce.model import ranking as ranking_module
 from transduce.model.frontends import Vocabulary
 from transduce.model.int8 import int8_model
 from transduce.model.seq2seq import ModelConfig, Seq2Seq, build_model
@@ -62,7 +63,8 @@ def test_a_list_holds_what_its_sources_may_become_and_has_few_sizes() -> None:
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_scores_are_those_of_the_whole_head(int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_module, "FEWEST_PACKED", 1)
+    for head in (int8_module, ranking_module):
+        monkeypatch.setattr(head, "FEWEST_ROUNDED", 1)
     whole = int8_model(model()) if int8 else model()
     tokens = torch.tensor([0, 1, 2, 3, 20, 77, 123, 299])
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""int16 products: as int8 ones, with half their speed and a hundredth of their rounding, compiled by numba, for AVX512 VNNI.
+"""int16 products: as int8 ones, with half their speed and a hundredth of their rounding, compiled by numba, for AVX512 VNNI or AVX2.
 
 In and out: as in kernels.py. The decision to question: sums of such products may leave 32 bits. So numbers are rounded to less than 16
 bits, as far as their norms demand, and sums of some words become float32 numbers before the next are added.

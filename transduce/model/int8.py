@@ -148,7 +148,8 @@ class Int8TokenHead(TokenHead):
 def int8_model(model: Seq2Seq) -> Seq2Seq:
     """A copy of `model` with int8 products in encoder, decoder and head; everything else is shared with it, the weights included. What
     rounding would change most (`DELICATE`) has products of 16 bits, where there are loops for them, all where there are none for 8."""
-    converted, head = with_products(model, whole_layer), token_head(model.head)
+    converted = with_products(model, whole_layer)
+    head = token_head(converted.head)
     converted.head = RankingHead(head) if has_blocks(torch.int16) and not has_blocks(torch.int8) else Int8TokenHead(head)
     return converted
 

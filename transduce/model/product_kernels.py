@@ -1,4 +1,4 @@
-"""float32 products: those of training and search on processors with AVX512, compiled by numba.
+"""float32 products: those of training and search on processors with AVX512 or AVX2, compiled by numba.
 
 In and out: as in kernels.py; widths are multiples of a tile's columns. The decision to question: blocks are chosen for a second cache of a
 mebibyte or more, one core a process.

@@ -1,4 +1,4 @@
-"""Ranking by whole numbers: the best tokens from their products, compiled by numba, for processors with AVX512 VNNI.
+"""Ranking by whole numbers: the best tokens from their products, compiled by numba, for processors with AVX512 VNNI or AVX2.
 
 In and out: as in kernels.py. The decision to question: such a processor adds up products of 16-bit numbers twice as fast as those of
 float32 numbers, of 8-bit numbers four times as fast, and without rounding. Logits are those of whole numbers; the largest ones, and those
