@@ -10,8 +10,9 @@ from tests.model.test_int8 import DECODERS, model_with
 from transduce.data.batch import Padded
 from transduce.decode.options import SearchConfig
 from transduce.decode.search import ModelScorer, search
+from transduce.model import ranking
 from transduce.model.blocked import has_blocks, has_ranking
-from transduce.model.heads import Asked, Best, TokenHead
+from transduce.model.heads import Asked, Best, NarrowHead, TokenHead
 from transduce.model.int8 import Int8TokenHead, int8_model
 from transduce.model.ranking import RankingHead, ranking_model
 from transduce.model.seq2seq import Seq2Seq
@@ -64,6 +65,19 @@ def test_where_there_are_fewer_tokens_than_asked_for_the_rest_has_none(bits: int
     found = best(head(7, 16), torch.randn(2, 16), count=7, bits=bits)
     assert found.values[:, :5].isfinite().all() and (found.values[:, 5:] == -math.inf).all()
     assert (found.tokens[:, 5:] == 0).all()
+
+
+def test_a_shortlist_is_ranked_too_where_it_has_tokens_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, tokens = RankingHead(head(300, 64)), torch.arange(0, 300, 3)
+    assert type(made.narrowed(tokens)) is NarrowHead
+    monkeypatch.setattr(ranking, "FEWEST_ROUNDED", len(tokens))
+    narrow, hidden = made.narrowed(tokens), torch.randn(5, 64, generator=torch.Generator().manual_seed(3))
+    assert type(narrow) is RankingHead
+    with torch.inference_mode():
+        found = narrow.best(hidden, Asked(2, ENOUGH, 1))
+    wanted = (hidden.double() @ made.weight[tokens].double().t() + made.bias[tokens].double()).log_softmax(-1).detach()
+    wanted[:, ENOUGH] = -math.inf
+    assert found is not None and torch.equal(found.tokens, wanted.topk(2).indices)
 
 
 def test_whole_numbers_alone_would_not_do() -> None:
