@@ -21,9 +21,11 @@ from functools import partial
 import torch
 from alternate import Load, Record, options, say_machine, say_table, write_json
 from shape import TINY, Shape
+from torch import nn
 
 from transduce.model.blocked import has_blocks, multiplier, multiplies
 from transduce.model.int8 import Int8Product
+from transduce.train.precision import choose_device, choose_precision, choose_products
 
 Call = Callable[[], object]
 Typical = Callable[[list[float]], float]
@@ -175,6 +177,17 @@ def relative_error(candidate: Candidate) -> float:
     """How far the answer is from what it should be; not a number where it is none."""
     answer = candidate.dense(candidate.call())
     return float((answer - candidate.expected).norm() / candidate.expected.norm())
+
+
+def training_precision() -> str:
+    """What ours trains in here unless it is told, and what a peer that knows bf16 is told."""
+    return "fp32" if choose_precision("auto", choose_device("cpu")).dtype is None else "bf16"
+
+
+def search_precision(model: nn.Module) -> str:
+    """What `transduce predict` computes in with this model."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return choose_products("auto", device=torch.device("cpu"), num_weights=weights)[0]
 
 
 def training_peaks(shape: Shape, *, threads: int, seconds: float, precisions: Mapping[str, Sequence[str]] = PRECISIONS) -> dict[str, float]:

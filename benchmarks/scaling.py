@@ -20,9 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import data_scale
-import torch
 from alternate import Load, Record, Side, options, say_machine, say_table, take_turn, write_json
-from ceiling import SEARCHED, training_peaks
+from ceiling import SEARCHED, search_precision, training_peaks, training_precision
 from generated import word
 from pairs import SPLITS, Pairs, prepare_pairs
 from runners.ours_train import run_tree
@@ -31,7 +30,6 @@ from shape import TINY, Shape
 from transduce.decode.options import SearchConfig
 from transduce.train.checkpoint import load_model
 from transduce.train.journal import read_log
-from transduce.train.precision import choose_precision, choose_products
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 LENGTHS = (16, 64, 256, 1024)
@@ -82,12 +80,10 @@ def search(pairs: Pairs, model: Path, *, length: int, threads: int, limit: int) 
 
 def costs(pairs: Pairs, shape: Shape, *, model: Path) -> Record:
     """Which precision is used, and GFLOP of a target token in training and, by beam width, of a sentence in search."""
-    weights, processor = sum(parameter.numel() for parameter in load_model(model).model.parameters()), torch.device("cpu")
-    trains = "fp32" if choose_precision("auto", processor).dtype is None else "bf16"
-    searches, _ = choose_products("auto", device=processor, num_weights=weights)
+    searches = search_precision(load_model(model).model)
     token = shape.training_flop(pairs.source / pairs.target, source=pairs.source, target=pairs.target) / 1e9
     sentences = {beam: shape.search_flop(int(beam), source=pairs.source, target=pairs.target) / 1e9 for beam in BEAMS}
-    return {"precisions": {"train": trains} | dict.fromkeys(BEAMS, searches), "gflop": {"train": token, **sentences}}
+    return {"precisions": {"train": training_precision()} | dict.fromkeys(BEAMS, searches), "gflop": {"train": token, **sentences}}
 
 
 def shares_of_floor(found: Record, peaks: dict[str, float]) -> dict[str, float]:

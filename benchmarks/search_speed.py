@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sacrebleu
-import torch
 from alternate import (
     TUNED_ALLOCATOR,
     Comparison,
@@ -34,7 +33,7 @@ from alternate import (
     say_table,
     write_json,
 )
-from ceiling import SEARCHED, training_peaks
+from ceiling import SEARCHED, search_precision, training_peaks
 from pairs import Pairs, prepare_pairs, read_lines
 from peers import installed, version_words
 from runners.ours_train import run_tree
@@ -43,7 +42,6 @@ from shape import TINY, Shape
 from transduce.data.codec import as_text_codec
 from transduce.processor import cpu_flags
 from transduce.train.checkpoint import LoadedModel, load_model
-from transduce.train.precision import choose_products
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 OURS, EXACT, STUDENT = "transduce", "transduce fp32", "transduce student"
@@ -205,8 +203,7 @@ def floor_of(pairs: Pairs, shape: Shape, loaded: LoadedModel, *, threads: int, s
     """Measured now, and printed: after all sides, since what this process has used at most counts as theirs, who begin as its copies."""
     load, peaks = Load(), training_peaks(shape, threads=threads, seconds=seconds, precisions=SEARCHED)
     load.warn()
-    weights = sum(parameter.numel() for parameter in loaded.model.parameters())
-    usual, _ = choose_products("auto", device=torch.device("cpu"), num_weights=weights)
+    usual = search_precision(loaded.model)
     told = ", ".join(f"{name} {rate:.0f}" for name, rate in peaks.items())
     print(f"floor         peaks {told} GFLOP/s; {OURS} computes in {usual}")
     return Floor(peaks, usual, shape, pairs.source)

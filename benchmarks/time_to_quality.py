@@ -34,6 +34,7 @@ from alternate import (
     warn_disturbed,
     write_json,
 )
+from ceiling import training_precision
 from pairs import Pairs, load_codec_of, prepare_pairs, read_lines
 from peers import installed, version_words
 from runners.ours_train import ends, run_tree
@@ -42,7 +43,7 @@ from toolkits import eole_predict, eole_until, read_opennmt
 from train_speed import floors_of
 
 from transduce.predict import Predictor
-from transduce.train.precision import choose_device, choose_precision
+from transduce.train.journal import read_log
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 OURS = "transduce"
@@ -81,23 +82,18 @@ def measured(looks: list[Look], reached: float | None, turns: Sequence[Turn], *,
     return Measured(looks, reached, precision, speed, others, max(turn.peak_mib for turn in turns))
 
 
-def fast_precision() -> str:
-    """What ours chooses here, and what a peer that knows bf16 is told."""
-    return "fp32" if choose_precision("auto", choose_device("cpu")).dtype is None else "bf16"
-
-
 def measure_ours(pairs: Pairs, limits: Sequence[float], *, goal: float, place: Path, model: Record, threads: int) -> Measured:
     """`transduce train` with one limit of time after the other, until a run ends with the goal. `model`: sizes other than the preset's."""
     looks, turns = [], []
     for limit in limits:
         run_dir = place / f"{OURS}-{limit:g}"
         turn = take_turn(ours(pairs, run_dir, limit, model=model), threads=threads, log=place / f"{run_dir.name}.log")
-        turns.append(replace(turn, records=[json.loads(line) for line in read_lines(run_dir / "log.jsonl")]))
+        turns.append(replace(turn, records=list(read_log(run_dir))))
         looks.append((turn.seconds / 60, our_bleu(pairs, run_dir)))
         say_look(OURS, looks[-1])
         if looks[-1][1] >= goal:
-            return measured(looks, looks[-1][0], turns, precision=fast_precision())
-    return measured(looks, None, turns, precision=fast_precision())
+            return measured(looks, looks[-1][0], turns, precision=training_precision())
+    return measured(looks, None, turns, precision=training_precision())
 
 
 def ours(pairs: Pairs, run_dir: Path, limit: float, *, model: Record) -> Side:
@@ -154,7 +150,7 @@ def measure_rival(rival: Rival, pairs: Pairs, *, goal: float, place: Path, threa
 
 def huggingface(pairs: Pairs, shape: Shape, minutes: Sequence[float], *, python: Path, place: Path) -> Rival:
     """The loop of runners/huggingface_train.py, in bf16 where the processor has the instructions; it saves at each of the minutes."""
-    precision, quiet = fast_precision(), (str(python), "-W", "ignore")
+    precision, quiet = training_precision(), (str(python), "-W", "ignore")
     words = ("--pairs", str(pairs.folder), "--shape", shape.word(), "--precision", precision, "--save", str(place))
     times = ("--warmup", str(WARMUP), "--minutes", *(f"{minute:g}" for minute in minutes))
     command = (*quiet, str(RUNNERS / "huggingface_train.py"), *words, *times)

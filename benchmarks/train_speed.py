@@ -27,13 +27,11 @@ from alternate import (
     say_table,
     write_json,
 )
-from ceiling import training_peaks
+from ceiling import training_peaks, training_precision
 from pairs import Pairs, prepare_pairs
 from peers import PEERS, installed, told_versions
 from shape import TINY, Shape
 from toolkits import toolkit_side
-
-from transduce.train.precision import choose_device, choose_precision
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 OURS = "transduce"
@@ -48,9 +46,8 @@ def ours(pairs: Pairs, shape: Shape, *, steps: int, every: int, precision: str) 
 
 def huggingface(pairs: Pairs, shape: Shape, *, steps: int, every: int, python: Path) -> list[Side]:
     """Marian in a plain loop, in fp32 and, where the processor has the instructions, bf16."""
-    fast = choose_precision("auto", choose_device("cpu")).dtype is not None
     words = words_for("huggingface_train.py", pairs, shape, steps=steps, every=every)
-    precisions = ("fp32", "bf16") if fast else ("fp32",)
+    precisions = ("fp32", "bf16") if training_precision() == "bf16" else ("fp32",)
     return [Side(f"huggingface {kind}", (str(python), "-W", "ignore", *words, "--precision", kind)) for kind in precisions]
 
 

@@ -16,13 +16,6 @@ import torch
 
 torch.set_num_threads(1)
 
-if os.environ.get("TESTED_VECTORS") == "avx2":  # see tests/model/test_avx2.py
-    from llvmlite import binding
-
-    found = binding.get_host_cpu_features()
-    found.update({name: False for name in found if name.startswith(("avx512", "avx10", "avxvnni"))})
-    binding.get_host_cpu_features = lambda: found
-
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and their children inherit that. A handler of our
 # own undoes it: a program started from here gets the default again, so that the tests of SIGINT test SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,14 +10,21 @@ import torch
 
 from transduce.model.blocked import has_blocks, has_wide_vectors
 
-HERE = Path(__file__).parent
+HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[2]
 NAMES = "avx2", "blocked", "whole", "ranking", "int8", "packed", "search_transformer"
 
 
+@pytest.mark.skipif("TESTED_VECTORS" in os.environ, reason="runs in the test itself")
 @pytest.mark.skipif(not has_wide_vectors(), reason="needs numba and AVX512; without it the tests themselves are those of AVX2")
-def test_loops_for_avx2() -> None:
+def test_loops_for_avx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import as_avx2
+
+    (tmp_path / "sitecustomize.py").write_text(as_avx2.HOOK, encoding="utf-8")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / f"test_{name}.py") for name in NAMES)]
-    done = subprocess.run(words, env={**os.environ, "TESTED_VECTORS": "avx2"}, capture_output=True, text=True, cwd=HERE.parent.parent)
+    done = subprocess.run(
+        words, env={**os.environ, "PYTHONPATH": str(tmp_path), "TESTED_VECTORS": "avx2"}, capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout[-3000:]
 
 
